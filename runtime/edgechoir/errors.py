@@ -1,0 +1,103 @@
+"""One error tree, split by whose fault it is.
+
+A message says what was seen, what was expected and, for the operator, what to do.
+Every RemoteError has a `reason`: the word under which it is counted in a member's status.
+"""
+
+from typing import ClassVar
+
+
+class EdgechoirError(Exception):
+    """Base of every error the package raises."""
+
+
+class LocalError(EdgechoirError):
+    """We broke a rule: a bug in this process."""
+
+
+class OperatorError(EdgechoirError):
+    """What the operator gave (configuration, file, address, command line) cannot work as it is."""
+
+
+class ConfigError(OperatorError):
+    """A configuration names an unknown key or a value that is not allowed."""
+
+
+class LinkError(EdgechoirError):
+    """The broker cannot be reached, refused us, or did not answer before the deadline."""
+
+
+class TrainingError(EdgechoirError):
+    """A training job failed or was cancelled; the device goes on inferring."""
+
+
+class RemoteError(EdgechoirError):
+    """A peer broke a rule: count it under `reason`, drop what it sent, carry on."""
+
+    reason: ClassVar[str] = "refused"
+
+
+class Malformed(RemoteError):
+    """Bytes that are not a message: truncated, oversized, wrong magic, wrong field."""
+
+    reason = "malformed"
+
+
+class BadSignature(RemoteError):
+    """The signature does not fit the bytes and the certificate beside them, or is missing."""
+
+    reason = "bad_signature"
+
+
+class BadCertificate(RemoteError):
+    """The certificate is not of this fleet, out of its time, or for another role."""
+
+    reason = "bad_certificate"
+
+
+class UnknownMember(RemoteError):
+    """The sender is of this fleet but not one that may speak here."""
+
+    reason = "unknown_member"
+
+
+class Replayed(RemoteError):
+    """A message seen before, or older than one already accepted."""
+
+    reason = "replayed"
+
+
+class DuplicateIdentity(RemoteError):
+    """A second live process speaks under an identity that is already taken."""
+
+    reason = "duplicate_identity"
+
+
+class OutOfPlace(RemoteError):
+    """A well-formed message that the state of the round has no place for."""
+
+    reason = "out_of_place"
+
+
+class PolicyViolation(RemoteError):
+    """A plan or roster asks for less protection than this member's policy."""
+
+    reason = "policy"
+
+
+class BadUpdate(RemoteError):
+    """An update that is non-finite, of the wrong length or outside the ring's bound."""
+
+    reason = "bad_update"
+
+
+class BadModel(RemoteError):
+    """A model whose hash, signature, shape or canary result is wrong."""
+
+    reason = "bad_model"
+
+
+class BadSample(RemoteError):
+    """A sensor value that the source's declaration does not allow."""
+
+    reason = "bad_sample"
