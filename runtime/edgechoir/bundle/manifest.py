@@ -1,0 +1,186 @@
+"""manifest.json: what a bundle holds, and the caps that a bundle must keep to."""
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, Self
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from edgechoir.errors import BadModel
+from edgechoir.types import NAME, Floats
+
+MANIFEST: Final = "manifest.json"
+GRAPH: Final = "graph.json"
+ONNX: Final = "infer.onnx"
+PARAMS: Final = "params.bin"
+FILES: Final = (GRAPH, ONNX, PARAMS)
+
+MAX_PARAMS: Final = 64_000_000
+MAX_TENSORS: Final = 4096
+MAX_INPUT: Final = 4_000_000
+"""Elements of one sample."""
+MAX_BYTES: Final[Mapping[str, int]] = {
+    MANIFEST: 2 << 20,
+    GRAPH: 1 << 20,
+    ONNX: 64 << 20,
+    PARAMS: 4 * MAX_PARAMS,
+}
+
+Task = Literal["classification", "regression"]
+LossName = Literal["cross_entropy", "mse", "huber"]
+MetricName = Literal["accuracy", "rmse"]
+
+TASK_LOSSES: Final[Mapping[Task, tuple[LossName, ...]]] = {
+    "classification": ("cross_entropy",),
+    "regression": ("mse", "huber"),
+}
+"""The losses a task may be trained with; the first is what a model file gets if it names none."""
+TASK_METRIC: Final[Mapping[Task, MetricName]] = {"classification": "accuracy", "regression": "rmse"}
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+Dim = Annotated[int, Field(ge=1, le=MAX_PARAMS)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Frozen(BaseModel):
+    """Strict, immutable, finite, and without keys nobody asked for."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Parameter(Frozen):
+    """One tensor of the model; `offset` counts elements into the flat vector."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,200}$")]
+    shape: Annotated[tuple[Dim, ...], Field(max_length=8)]
+    offset: Annotated[int, Field(ge=0, le=MAX_PARAMS)]
+
+    @property
+    def size(self) -> int:
+        """Number of elements; 1 for a scalar."""
+        return math.prod(self.shape)
+
+
+class Preprocessing(Frozen):
+    """x -> (x - offset) * scale along `axis` of a sample; a single number serves every feature."""
+
+    offset: Annotated[tuple[float, ...], Field(min_length=1, max_length=65536)] = (0.0,)
+    scale: Annotated[tuple[float, ...], Field(min_length=1, max_length=65536)] = (1.0,)
+    axis: Annotated[int, Field(ge=-8, le=7)] = -1
+
+
+class Manifest(Frozen):
+    """What the model is. `outputs` names its output columns: class labels, or quantities."""
+
+    format: Literal[1]
+    name: Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
+    task: Task
+    input_shape: Annotated[tuple[Dim, ...], Field(min_length=1, max_length=4)]
+    dtype: Literal["float32"]
+    outputs: Annotated[tuple[Label, ...], Field(min_length=1, max_length=4096)]
+    preprocessing: Preprocessing
+    loss: LossName
+    metric: MetricName
+    parameters: Annotated[tuple[Parameter, ...], Field(min_length=1, max_length=MAX_TENSORS)]
+    sha256: Mapping[str, Sha256]
+    built_with: Annotated[str, StringConstraints(max_length=100)]
+
+    @property
+    def size(self) -> int:
+        """d: the number of elements in the flat vector."""
+        return sum(parameter.size for parameter in self.parameters)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        end = 0
+        for parameter in self.parameters:
+            if parameter.offset != end:
+                raise ValueError(
+                    f"parameter {parameter.name!r} starts at {parameter.offset}, expected {end}: "
+                    "parameters follow one another without gap or overlap"
+                )
+            end += parameter.size
+        if end > MAX_PARAMS:
+            raise ValueError(f"{end} parameters, at most {MAX_PARAMS} are allowed")
+        if len({parameter.name for parameter in self.parameters}) != len(self.parameters):
+            raise ValueError("two parameters have the same name")
+        if math.prod(self.input_shape) > MAX_INPUT:
+            raise ValueError(f"a sample of shape {self.input_shape} has over {MAX_INPUT} elements")
+        if len(set(self.outputs)) != len(self.outputs):
+            raise ValueError("two outputs have the same name")
+        if self.task == "classification" and len(self.outputs) < 2:
+            raise ValueError("a classification needs at least two outputs")
+        if self.loss not in TASK_LOSSES[self.task] or self.metric != TASK_METRIC[self.task]:
+            raise ValueError(f"{self.task} does not go with {self.loss} and {self.metric}")
+        if set(self.sha256) != set(FILES):
+            raise ValueError(f"sha256 must name exactly {', '.join(FILES)}")
+        self._check_preprocessing()
+        return self
+
+    def _check_preprocessing(self) -> None:
+        axis, rank = self.preprocessing.axis, len(self.input_shape)
+        if not -rank <= axis < rank:
+            raise ValueError(f"preprocessing axis {axis} is outside a sample of {rank} axes")
+        allowed = (1, self.input_shape[axis])
+        for word in ("offset", "scale"):
+            seen = len(getattr(self.preprocessing, word))
+            if seen not in allowed:
+                raise ValueError(
+                    f"preprocessing {word} has {seen} numbers, expected 1 or {allowed[1]}"
+                )
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Read manifest.json. Raises BadModel with the first thing that is wrong."""
+    try:
+        return Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "document"
+        raise BadModel(f"{MANIFEST}: {place}: {first['msg']}") from error
+
+
+def verify_params(manifest: Manifest, params: bytes | memoryview, sha256: str) -> Floats:
+    """The bytes of a received model as a read-only vector [d], once length, hash and values hold.
+
+    Raises BadModel.
+    """
+    expected = 4 * manifest.size
+    if len(params) != expected:
+        raise BadModel(
+            f"{manifest.name}: {len(params)} bytes of parameters, expected {expected} "
+            f"({manifest.size} float32)"
+        )
+    seen = hashlib.sha256(params).hexdigest()
+    if seen != sha256:
+        raise BadModel(f"{manifest.name}: parameters hash to {seen}, expected {sha256}")
+    vector = np.frombuffer(params, dtype="<f4").astype(np.float32, copy=False)
+    if not np.isfinite(vector).all():
+        where = int(np.flatnonzero(~np.isfinite(vector))[0])
+        raise BadModel(f"{manifest.name}: parameter {where} is {vector[where]}, expected finite")
+    vector.flags.writeable = False
+    return vector
+
+
+def prepare(manifest: Manifest, x: Floats) -> Floats:
+    """Raw samples [n, *input_shape] -> what the model takes, as the manifest's preprocessing says.
+
+    Applied once: by whoever feeds infer.onnx, and by the trainer (which is given raw samples).
+    """
+    how = manifest.preprocessing
+    axis = how.axis % len(manifest.input_shape)
+    along = [1] * len(manifest.input_shape)
+    along[axis] = -1
+    offset = np.asarray(how.offset, np.float32).reshape(along)
+    scale = np.asarray(how.scale, np.float32).reshape(along)
+    prepared: Floats = (x - offset) * scale
+    return prepared
