@@ -1,0 +1,113 @@
+"""Replays and second processes are refused; a restart is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgechoir.errors import DuplicateIdentity, Replayed, UnknownMember
+from edgechoir.identity.authority import Authority
+from edgechoir.identity.envelope import Envelope, Signer, Verifier
+from edgechoir.identity.gate import MAX_RETIRED, Gate
+from edgechoir.types import Address, MemberId
+
+if TYPE_CHECKING:
+    from tests.identity.conftest import Enrolled
+
+A, B, C = b"process1", b"process2", b"process3"
+
+
+@pytest.fixture(scope="module")
+def message(authority: Authority, device: Enrolled, now: float) -> Envelope:
+    data = Signer(device.key, device.certificate, A).wrap(1, b"", 0)
+    return Verifier(authority.root, "alps", 10_000).open(data, now)
+
+
+def test_a_message_is_let_in_once(message: Envelope) -> None:
+    gate = Gate(10)
+    gate.admit(message)
+    with pytest.raises(Replayed, match="number 0 after 0"):
+        gate.admit(message)
+    gate.admit(replace(message, sequence=1))
+
+
+def test_messages_of_different_kinds_may_overtake_each_other(message: Envelope) -> None:
+    gate = Gate(10)
+    gate.admit(replace(message, kind=1, sequence=8))
+    gate.admit(replace(message, kind=2, sequence=7))
+    with pytest.raises(Replayed):
+        gate.admit(replace(message, kind=2, sequence=6))
+
+
+def test_a_second_live_process_is_a_duplicate(message: Envelope) -> None:
+    gate = Gate(10)
+    gate.admit(message)
+    with pytest.raises(DuplicateIdentity, match="same key"):
+        gate.admit(replace(message, instance=B))
+    gate.admit(replace(message, sequence=1))
+
+
+def test_a_restarted_process_takes_over_once_the_old_one_is_released(message: Envelope) -> None:
+    gate = Gate(10)
+    gate.admit(replace(message, sequence=9))
+    gate.release(message.sender)
+    gate.admit(replace(message, instance=B, sequence=0))
+    with pytest.raises(Replayed, match="has ended"):
+        gate.admit(replace(message, instance=A, sequence=10))
+
+
+def test_a_process_that_was_thought_lost_goes_on(message: Envelope) -> None:
+    gate = Gate(10)
+    gate.admit(message)
+    gate.release(message.sender)
+    gate.admit(replace(message, sequence=1))
+    with pytest.raises(DuplicateIdentity):
+        gate.admit(replace(message, instance=B))
+
+
+def test_a_retained_message_claims_nothing(message: Envelope) -> None:
+    gate = Gate(10)
+    gate.admit(message, retained=True)
+    gate.admit(replace(message, instance=B))
+    with pytest.raises(DuplicateIdentity):
+        gate.admit(replace(message, instance=C), retained=True)
+
+
+def test_no_release_is_needed_of_a_stranger(message: Envelope) -> None:
+    gate = Gate(10)
+    gate.release(message.sender)
+    gate.admit(message)
+
+
+def test_a_full_gate_forgets_only_who_was_released(message: Envelope) -> None:
+    gate = Gate(2)
+    senders = [Address("device", MemberId(f"dev-{i}")) for i in range(4)]
+    gate.admit(replace(message, sender=senders[0]))
+    gate.admit(replace(message, sender=senders[1]))
+    with pytest.raises(UnknownMember, match="2 senders are alive"):
+        gate.admit(replace(message, sender=senders[2]))
+    gate.release(senders[0])
+    gate.admit(replace(message, sender=senders[2]))
+    with pytest.raises(Replayed):
+        gate.admit(replace(message, sender=senders[1]))
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.booleans())))
+def test_nothing_is_let_in_twice(message: Envelope, steps: list[tuple[int, int, bool]]) -> None:
+    """Whatever the order of messages and releases, with fewer processes than are remembered."""
+    assert MAX_RETIRED > 4
+    gate = Gate(10)
+    seen = set()
+    for process, sequence, release in steps:
+        if release:
+            gate.release(message.sender)
+        try:
+            gate.admit(replace(message, instance=bytes([process] * 8), sequence=sequence))
+        except (Replayed, DuplicateIdentity):
+            continue
+        assert (process, sequence) not in seen
+        seen.add((process, sequence))
