@@ -101,3 +101,31 @@ class BadSample(RemoteError):
     """A sensor value that the source's declaration does not allow."""
 
     reason = "bad_sample"
+
+
+class WrongShape(BadSample):
+    """A sample whose values have another shape or type than the model takes."""
+
+    reason = "wrong_shape"
+
+
+class OutOfRange(BadSample):
+    """A sample with a value below the declared minimum or above the maximum."""
+
+    reason = "out_of_range"
+
+
+class MissingValue(BadSample):
+    """A sample with a value that is absent or not a finite number."""
+
+    reason = "missing_value"
+
+
+class OutOfOrder(BadSample):
+    """A sample that is older than one already taken into the window of its key."""
+
+    reason = "out_of_order"
+
+
+class InferenceError(EdgechoirError):
+    """The model gave no usable answer to one request, or not before its deadline."""

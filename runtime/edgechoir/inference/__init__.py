@@ -1,0 +1,1 @@
+"""ONNX sessions from a weightless model and a flat vector, and their exchange under load."""
