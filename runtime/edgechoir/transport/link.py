@@ -47,6 +47,15 @@ class Counters:
     dropped: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes for us, with QoS 1, when we vanish without a goodbye."""
+
+    topic: str
+    payload: bytes
+    retain: bool = True
+
+
 class Link(Protocol):
     """A member's connection to its broker."""
 
