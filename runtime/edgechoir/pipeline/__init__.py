@@ -1,0 +1,1 @@
+"""Streaming on the device: source, check, operators, inference, sinks."""

@@ -1,0 +1,126 @@
+"""The last samples of each key as one sample: by count, or by time.
+
+The window's sample has the key, time and label of its newest one. Its values are the rows [n, ...]
+in order of arrival, or summaries of them (`summary.py`).
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from edgechoir.errors import OperatorError, OutOfOrder, WrongShape
+from edgechoir.pipeline.keyed import Keyed
+from edgechoir.pipeline.sample import Sample
+from edgechoir.pipeline.summary import summarise
+from edgechoir.types import Floats
+
+MAX_ROWS: Final = 10_000
+
+
+class _Rows:
+    """The last n rows, always in one contiguous stretch: twice the room, moved once every n + 1."""
+
+    __slots__ = ("end", "room", "seen")
+
+    def __init__(self) -> None:
+        self.room: Floats | None = None
+        self.end = 0
+        self.seen = 0
+
+    def add(self, x: Floats, n: int) -> None:
+        if self.room is None:
+            self.room = np.empty((2 * n, *x.shape), dtype=np.float32)
+        if self.end == 2 * n:
+            self.room[: n - 1] = self.room[n + 1 :]
+            self.end = n - 1
+        self.room[self.end] = x
+        self.end += 1
+        self.seen += 1
+
+
+class CountWindow:
+    """The last `count` samples of a key, given out every `step` samples once there are so many.
+
+    Values: [count, ...], [count * f] with `flatten`, or [k * f] for k names in `summary`.
+    """
+
+    def __init__(
+        self, count: int, step: int = 1, *, summary: Sequence[str] = (), flatten: bool = False
+    ) -> None:
+        """Raises OperatorError: a size out of range, or an unknown summary."""
+        if not (1 <= count <= MAX_ROWS and step >= 1):
+            raise OperatorError(
+                f"count is {count}, step {step}: use 1 to {MAX_ROWS}, and 1 or more"
+            )
+        self._count, self._step, self._flatten = count, step, flatten
+        self._reduce = summarise(summary) if summary else None
+        self._rows: Keyed[_Rows] = Keyed(_Rows)
+
+    def __call__(self, sample: Sample) -> Sample | None:
+        """Raises WrongShape: another shape than those before; the key's window starts anew."""
+        rows, n = self._rows[sample.key], self._count
+        if rows.room is not None and sample.x.shape != rows.room.shape[1:]:
+            self._rows.forget(sample.key)  # else one odd sample at the start would bar all others
+            raise WrongShape(f"{sample.x.shape} values, but before {rows.room.shape[1:]}")
+        rows.add(sample.x, n)
+        if rows.seen < n or (rows.seen - n) % self._step or rows.room is None:
+            return None
+        x = rows.room[rows.end - n : rows.end]
+        if self._reduce is not None:
+            x = self._reduce(x)
+        else:
+            x = x.reshape(-1).copy() if self._flatten else x.copy()
+        return Sample(sample.key, sample.time, x, sample.y)
+
+
+class _Span:
+    __slots__ = ("first", "given", "rows")
+
+    def __init__(self) -> None:
+        self.rows: deque[tuple[float, Floats]] = deque(maxlen=MAX_ROWS)
+        self.first: float | None = None
+        self.given = float("-inf")
+
+
+class TimeWindow:
+    """Summaries [k * f] of a key's samples in the last `seconds`, at most every `every` seconds.
+
+    The first one comes when the key has been heard for `seconds`. A sample older than the newest is
+    refused; one older than the whole window means that the clock was set back: the window starts
+    anew. A key faster than `MAX_ROWS` per window keeps its newest rows.
+    """
+
+    def __init__(self, seconds: float, every: float = 0.0, *, summary: Sequence[str]) -> None:
+        """Raises OperatorError: a time out of range, or no or an unknown summary."""
+        if not (seconds > 0 and every >= 0):
+            raise OperatorError(
+                f"seconds is {seconds}, every {every}: use more than 0, and 0 or more"
+            )
+        if not summary:
+            raise OperatorError("a window by time needs a summary: its number of samples varies")
+        self._seconds, self._every = seconds, every
+        self._reduce = summarise(summary)
+        self._spans: Keyed[_Span] = Keyed(_Span)
+
+    def __call__(self, sample: Sample) -> Sample | None:
+        """Raises OutOfOrder; WrongShape: another shape than before, the key's window starts anew."""
+        span, now = self._spans[sample.key], sample.time
+        if span.rows and now < span.rows[-1][0]:
+            if now > span.rows[-1][0] - self._seconds:
+                raise OutOfOrder(f"{sample.key}: {now} is before {span.rows[-1][0]}")
+            self._spans.forget(sample.key)
+            span = self._spans[sample.key]
+        while span.rows and span.rows[0][0] <= now - self._seconds:
+            span.rows.popleft()
+        if span.rows and sample.x.shape != span.rows[-1][1].shape:
+            self._spans.forget(sample.key)
+            raise WrongShape(f"{sample.x.shape} values, but before {span.rows[-1][1].shape}")
+        span.rows.append((now, sample.x))
+        if span.first is None:
+            span.first = now
+        if now - span.first < self._seconds or now - span.given < self._every:
+            return None
+        span.given = now
+        return Sample(sample.key, now, self._reduce(np.stack([x for _, x in span.rows])), sample.y)
