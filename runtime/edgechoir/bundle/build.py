@@ -22,6 +22,7 @@ from edgechoir.bundle.manifest import (
     Parameter,
 )
 from edgechoir.bundle.recipe import Meta, run_model_file
+from edgechoir.bundle.shapes import check_shapes
 from edgechoir.errors import BadModel, OperatorError
 from edgechoir.types import Floats
 
@@ -100,6 +101,7 @@ def _files(module: "nn.Module", example: "Tensor", meta: Meta, source: Path) -> 
             built_with=f"torch {torch.__version__}",
         )
         check_graph(graph, manifest)
+        check_shapes(graph, manifest)
     except (ValidationError, BadModel) as error:
         raise OperatorError(f"{source}: {error}") from error
     return {MANIFEST: manifest.model_dump_json(indent=1).encode() + b"\n", **files}

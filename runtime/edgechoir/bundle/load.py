@@ -24,6 +24,7 @@ from edgechoir.bundle.manifest import (
     verify_params,
 )
 from edgechoir.bundle.onnx_file import check_onnx
+from edgechoir.bundle.shapes import check_shapes
 from edgechoir.errors import BadModel, OperatorError
 from edgechoir.types import Floats
 
@@ -71,6 +72,7 @@ def check_bundle(files: Mapping[str, bytes], path: Path) -> Bundle:
         params = verify_params(manifest, files[PARAMS], manifest.sha256[PARAMS])
         check_onnx(files[ONNX], manifest)
         graph = parse_graph(files[GRAPH], manifest)
+        check_shapes(graph, manifest)
     except BadModel as error:
         raise BadModel(f"{path}: {error}") from error
     digest = hashlib.sha256(files[MANIFEST]).hexdigest()

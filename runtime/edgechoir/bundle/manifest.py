@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -34,6 +35,9 @@ MAX_BYTES: Final[Mapping[str, int]] = {
     ONNX: 64 << 20,
     PARAMS: 4 * MAX_PARAMS,
 }
+
+Targets = npt.NDArray[np.int64] | Floats
+"""What a model should have answered: class numbers [n], or quantities [n, outputs]."""
 
 Task = Literal["classification", "regression"]
 LossName = Literal["cross_entropy", "mse", "huber"]

@@ -5,8 +5,7 @@ One line an operator, written like its signature: `name:kind`, in brackets where
 functions of their arguments stand here: nothing that writes in place, reads a file or loads code.
 
 The ranges keep a hostile graph from asking for memory or time that no honest model needs. They
-bound one call; what a whole graph comes to is checked in training/interpret.py, which runs it on
-tensors without storage first.
+bound one argument; shapes.py bounds what a whole graph comes to.
 """
 
 from collections.abc import Mapping
