@@ -1,0 +1,220 @@
+"""The sections of a configuration file. Each field's description is its documentation.
+
+Sections that differ between tiers have one class for each. `tiers.py` says which tier has which.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+    ValidationInfo,
+    model_validator,
+)
+
+from edgechoir.errors import OperatorError
+from edgechoir.types import member_id
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys are refused, and values are not converted."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
+    )
+
+
+def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
+    directory = (info.context or {}).get("directory", Path())
+    return Path(directory) / path.expanduser()
+
+
+def _name(text: str) -> str:
+    try:
+        return member_id(text)
+    except OperatorError as wrong:
+        raise ValueError(str(wrong)) from None
+
+
+Place = Annotated[Path, Strict(False), AfterValidator(_beside_the_file)]
+"""A path; a relative one starts at the directory of the configuration file."""
+Text = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f]*$")]
+Name = Annotated[str, AfterValidator(_name)]
+
+
+class Broker(Section):
+    """The MQTT broker, always over TLS."""
+
+    host: Text = Field(default="localhost", description="Host name or address of the broker.")
+    port: int = Field(default=8883, ge=1, le=65535, description="Its TLS port.")
+    server_name: Text | None = Field(
+        default=None,
+        description="Name in the broker's certificate, where it is not `host`.",
+        examples=["broker"],
+    )
+    keep_alive_s: int = Field(
+        default=20, ge=5, le=1200, description="Seconds of silence before the connection is tested."
+    )
+    protocol: Literal["auto", "5", "3.1.1"] = Field(
+        default="auto", description="MQTT version; auto tries 5, then 3.1.1."
+    )
+
+
+class Model(Section):
+    """The model that the federation trains."""
+
+    bundle: Place = Field(
+        description="Directory of the model bundle to start with.", examples=["bundle"]
+    )
+
+
+class Rounds(Section):
+    """How this aggregator runs the rounds of the members below it."""
+
+    min_members: int = Field(
+        default=2,
+        ge=2,
+        le=32,
+        description="A round with fewer survivors fails and nothing is revealed.",
+    )
+    max_members: int = Field(default=32, ge=2, le=32, description="Members in one cohort at most.")
+    join_wait_s: float = Field(
+        default=5.0,
+        ge=0,
+        le=3600,
+        description="Seconds to wait for more members before a cohort forms.",
+    )
+    deadline_s: float = Field(
+        default=60.0, gt=0, le=86400, description="Seconds that members have to send their update."
+    )
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if self.min_members > self.max_members:
+            raise ValueError(
+                f"min_members is {self.min_members} and max_members {self.max_members}: "
+                "min_members must not be larger"
+            )
+        return self
+
+
+class CloudRounds(Rounds):
+    """How the root runs the rounds, and when it stops."""
+
+    rounds: int | None = Field(
+        default=None,
+        ge=1,
+        description="Stop after this many rounds; without it, go on.",
+        examples=[20],
+    )
+    target_accuracy: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Stop when the accuracy reaches this.",
+        examples=[0.95],
+    )
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Stop when the accuracy has not risen for this many rounds.",
+        examples=[5],
+    )
+    pause_s: float = Field(default=0.0, ge=0, le=86400, description="Seconds between two rounds.")
+
+
+class DeviceTraining(Section):
+    """Whether and how this device trains while it is idle."""
+
+    enabled: bool = Field(default=True, description="false: infer only, take no part in rounds.")
+    threads: int = Field(default=1, ge=1, le=64, description="Threads of the training process.")
+    idle_timeout_s: float = Field(
+        default=60.0,
+        ge=0,
+        le=86400,
+        description="The training process ends after so many idle seconds.",
+    )
+    min_samples: int = Field(
+        default=32, ge=1, description="Sit a round out with fewer stored samples."
+    )
+    holdout: float = Field(
+        default=0.2,
+        ge=0,
+        le=0.5,
+        description="Share of the samples kept out of training, to measure on.",
+    )
+
+
+class CloudTraining(Section):
+    """The training plan that goes to every device of a round."""
+
+    epochs: int = Field(
+        default=1, ge=1, le=100, description="Passes over the local samples in a round."
+    )
+    batch_size: int = Field(default=32, ge=1, le=4096, description="Samples in one step.")
+    learning_rate: float = Field(default=0.05, gt=0, le=10, description="Step size.")
+
+
+class CloudUpdate(Section):
+    """The bounds that every update of the federation keeps."""
+
+    clip: float = Field(default=10.0, gt=0, le=1e6, description="Largest L2 norm of one update.")
+    max_samples: int = Field(
+        default=1000, ge=1, le=1_000_000, description="Weight of one update at most, in samples."
+    )
+
+
+class MemberUpdate(Section):
+    """What this member insists on; a plan that asks for less protection is refused."""
+
+    min_cohort: int = Field(
+        default=2, ge=2, le=32, description="Refuse cohorts with fewer members than this."
+    )
+    max_clip: float = Field(
+        default=100.0, gt=0, le=1e6, description="Refuse plans with a larger clip."
+    )
+
+
+class Predictions(Section):
+    """What becomes of the answers of the model."""
+
+    publish: bool = Field(default=True, description="Publish predictions as JSON.")
+    max_rate_hz: float = Field(
+        default=10.0,
+        gt=0,
+        le=10_000,
+        description="Predictions published a second; others are not sent.",
+    )
+
+
+class Log(Section):
+    """The log of this process."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe messages that are written."
+    )
+    file: Place | None = Field(
+        default=None,
+        description="A file to write to in place of stderr.",
+        examples=["edgechoir.log"],
+    )
+    max_bytes: int = Field(
+        default=10_000_000,
+        ge=65_536,
+        le=1_000_000_000,
+        description="The file is renamed and begun again at this size; one old file is kept.",
+    )
+
+
+class Trace(Section):
+    """Off by default. Writes an update before and after masking, to look at on this machine."""
+
+    directory: Place = Field(
+        description="Where to write; the unmasked update stands there in clear.",
+        examples=["trace"],
+    )

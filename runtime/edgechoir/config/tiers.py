@@ -1,0 +1,139 @@
+"""Which sections a tier's configuration has."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Final, Literal, Self
+
+from pydantic import Field, Strict, model_validator
+
+from edgechoir.config.sections import (
+    Broker,
+    CloudRounds,
+    CloudTraining,
+    CloudUpdate,
+    DeviceTraining,
+    Log,
+    MemberUpdate,
+    Model,
+    Name,
+    Place,
+    Predictions,
+    Rounds,
+    Section,
+    Trace,
+)
+from edgechoir.config.sensor import AnySensor, Stage
+
+Federation = Annotated[Name, Field(description="The federation's name.", examples=["digits"])]
+Member = Annotated[
+    Name, Field(description="This member's id, unique in the federation.", examples=["member-1"])
+]
+State = Annotated[Place, Field(description="Directory for what must survive a restart.")]
+Identity = Annotated[Place, Field(description="Directory with member.key, member.crt and ca.crt.")]
+
+
+class MonitorConfig(Section):
+    """Configuration of a monitor."""
+
+    command: ClassVar[str] = "edgechoir monitor"
+
+    federation: Federation
+    tier: Literal["monitor"] = Field(default="monitor", description="What this process is.")
+    member: Member = Field(examples=["monitor-1"])
+    identity: Identity = Path("identity")
+    broker: Broker = Broker()
+    log: Log = Log()
+
+
+class CloudConfig(Section):
+    """Configuration of the cloud, the root of the tree."""
+
+    command: ClassVar[str] = "edgechoir cloud"
+
+    federation: Federation
+    tier: Literal["cloud"] = Field(default="cloud", description="What this process is.")
+    member: Member = Field(examples=["cloud"])
+    state: State = Path("state")
+    identity: Identity = Path("identity")
+    broker: Broker = Broker()
+    model: Model
+    rounds: CloudRounds = CloudRounds()
+    training: CloudTraining = CloudTraining()
+    update: CloudUpdate = CloudUpdate()
+    log: Log = Log()
+
+
+class Child(Section):
+    """What every member with a parent has."""
+
+    federation: Federation
+    tier: str
+    member: Member
+    parent: Name = Field(
+        description="Id of the aggregator that this member sends to.", examples=["cloud"]
+    )
+    state: State = Path("state")
+    identity: Identity = Path("identity")
+    broker: Broker = Broker()
+
+    @model_validator(mode="after")
+    def _check_parent(self) -> Self:
+        if self.parent == self.member:
+            raise ValueError(f"parent is {self.parent!r}, this member itself: name another")
+        return self
+
+
+class NodeConfig(Child):
+    """Configuration of a node."""
+
+    command: ClassVar[str] = "edgechoir node"
+
+    tier: Literal["node"] = Field(default="node", description="What this process is.")
+    model: Model | None = None
+    rounds: Rounds = Rounds()
+    update: MemberUpdate = MemberUpdate()
+    log: Log = Log()
+
+
+class EdgeCloudConfig(Child):
+    """Configuration of an edge cloud."""
+
+    command: ClassVar[str] = "edgechoir edge-cloud"
+
+    tier: Literal["edge-cloud"] = Field(default="edge-cloud", description="What this process is.")
+    model: Model | None = None
+    rounds: Rounds = Rounds()
+    update: MemberUpdate = MemberUpdate()
+    log: Log = Log()
+
+
+class DeviceConfig(Child):
+    """Configuration of a device."""
+
+    command: ClassVar[str] = "edgechoir device"
+
+    tier: Literal["device"] = Field(default="device", description="What this process is.")
+    model: Model
+    sensor: AnySensor
+    pipeline: Annotated[tuple[Stage, ...], Strict(False)] = Field(
+        default=(),
+        max_length=32,
+        description="Operators between the sensor and the model, in order.",
+    )
+    training: DeviceTraining = DeviceTraining()
+    update: MemberUpdate = MemberUpdate()
+    predictions: Predictions = Predictions()
+    log: Log = Log()
+    trace: Trace | None = None
+
+
+AggregatorConfig = NodeConfig | EdgeCloudConfig | CloudConfig
+Config = DeviceConfig | AggregatorConfig | MonitorConfig
+
+KINDS: Final[dict[str, type[Config]]] = {
+    "device": DeviceConfig,
+    "node": NodeConfig,
+    "edge-cloud": EdgeCloudConfig,
+    "cloud": CloudConfig,
+    "monitor": MonitorConfig,
+}
+"""The word in `tier` -> the model of its file."""
