@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -261,3 +261,68 @@ class Authority:
             )
             .sign(self._key, hashes.SHA256())
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TlsTrial:
+    """A broker with mutual TLS, and files of members good and bad."""
+
+    port: int
+    member: TlsFiles
+    stranger: TlsFiles
+    expired: TlsFiles
+    wrong_ca: TlsFiles
+    missing: TlsFiles
+
+
+@contextmanager
+def tls_trial(folder: Path, server_days: int) -> Iterator[TlsTrial]:
+    ours, other = Authority(folder, "ours"), Authority(folder, "other")
+    server = ours.issue("server", days=server_days)
+    member = ours.issue("member")
+    stranger = other.issue("stranger")
+    tls = (
+        f"cafile {server.ca}\ncertfile {server.certificate}\nkeyfile {server.key}\n"
+        "require_certificate true\nuse_identity_as_username true\n"
+    )
+    port = free_port()
+    with run_mosquitto(folder, port, tls):
+        yield TlsTrial(
+            port,
+            member,
+            TlsFiles(ours.ca, stranger.certificate, stranger.key),
+            ours.issue("expired", days=-1),
+            TlsFiles(other.ca, member.certificate, member.key),
+            TlsFiles(ours.ca, folder / "none.crt", folder / "none.key"),
+        )
+
+
+@pytest.fixture(scope="session")
+def tls_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsTrial]:
+    with tls_trial(tmp_path_factory.mktemp("tls"), 1) as trial:
+        yield trial
+
+
+@pytest.fixture
+def expired_broker(tmp_path: Path) -> Iterator[TlsTrial]:
+    with tls_trial(tmp_path, -1) as trial:
+        yield trial
+
+
+@pytest.fixture
+def free() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def broker_at(tmp_path: Path) -> Iterator[Callable[[int], Callable[[], None]]]:
+    """port -> start mosquitto there; gives what stops it."""
+    with ExitStack() as all_brokers:
+
+        def start(port: int) -> Callable[[], None]:
+            stack = ExitStack()
+            stack.enter_context(run_mosquitto(tmp_path, port))
+            all_brokers.push(stack)
+            return stack.close
+
+        yield start

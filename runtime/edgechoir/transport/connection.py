@@ -353,7 +353,9 @@ class Connection:
                 if settings.tls
                 else "it closed the connection without an answer: it may expect TLS on this port"
             )
-        return f"no sign of life for {settings.keepalive} s ({reason.getName()})"
+        if reason.getName() == "Keep alive timeout":
+            return f"no sign of life for {settings.keepalive} s"
+        return f"it speaks no MQTT that we understand ({reason.getName()})"
 
     def _on_message(self, codec: paho.Client, userdata: object, packet: paho.MQTTMessage) -> None:
         taken = partial(self._acknowledge, packet.mid) if packet.qos else None

@@ -119,11 +119,23 @@ class Stream:
             if sent == 0:
                 raise BlockingIOError from None
         except OSError as error:
-            self.error = error
+            self.error = self._last_words() or error
             raise
         finally:
             self.counters.bytes_up += sent
         return sent
+
+    def _last_words(self) -> OSError | None:
+        """Why the other side hung up on what we send: with TLS 1.3 it judges our certificate after
+        our handshake is over, and its alert may wait unread."""
+        try:
+            while self._sock.recv(READ_AHEAD):
+                pass
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return None
+        except OSError as error:
+            return error
+        return None
 
     def fileno(self) -> int:
         return self._sock.fileno()
