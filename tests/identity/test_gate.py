@@ -54,19 +54,10 @@ def test_a_second_live_process_is_a_duplicate(message: Envelope) -> None:
 def test_a_restarted_process_takes_over_once_the_old_one_is_released(message: Envelope) -> None:
     gate = Gate(10)
     gate.admit(replace(message, sequence=9))
-    gate.release(message.sender)
+    gate.release(message.sender, message.instance)
     gate.admit(replace(message, instance=B, sequence=0))
     with pytest.raises(Replayed, match="has ended"):
         gate.admit(replace(message, instance=A, sequence=10))
-
-
-def test_a_process_that_was_thought_lost_goes_on(message: Envelope) -> None:
-    gate = Gate(10)
-    gate.admit(message)
-    gate.release(message.sender)
-    gate.admit(replace(message, sequence=1))
-    with pytest.raises(DuplicateIdentity):
-        gate.admit(replace(message, instance=B))
 
 
 def test_a_retained_message_claims_nothing(message: Envelope) -> None:
@@ -74,12 +65,38 @@ def test_a_retained_message_claims_nothing(message: Envelope) -> None:
     gate.admit(message, retained=True)
     gate.admit(replace(message, instance=B))
     with pytest.raises(DuplicateIdentity):
-        gate.admit(replace(message, instance=C), retained=True)
+        gate.admit(replace(message, instance=C))
+
+
+def test_a_stored_message_displaces_no_process(message: Envelope) -> None:
+    gate = Gate(10)
+    gate.admit(message, retained=True)
+    with pytest.raises(Replayed, match="stored"):
+        gate.admit(replace(message, instance=B), retained=True)
+    gate.admit(replace(message, sequence=message.sequence + 1))
+
+
+def test_a_late_message_of_a_released_process_holds_no_place(message: Envelope) -> None:
+    gate = Gate(10)
+    gate.admit(message)
+    gate.release(message.sender, message.instance)
+    gate.admit(replace(message, sequence=message.sequence + 1))
+    gate.admit(replace(message, instance=B))
+
+
+def test_a_process_that_came_back_holds_its_place_again(message: Envelope) -> None:
+    gate = Gate(10)
+    gate.admit(message)
+    gate.release(message.sender, message.instance)
+    gate.reclaim(message.sender, message.instance)
+    gate.admit(replace(message, sequence=message.sequence + 1))
+    with pytest.raises(DuplicateIdentity):
+        gate.admit(replace(message, instance=B))
 
 
 def test_no_release_is_needed_of_a_stranger(message: Envelope) -> None:
     gate = Gate(10)
-    gate.release(message.sender)
+    gate.release(message.sender, message.instance)
     gate.admit(message)
 
 
@@ -90,7 +107,7 @@ def test_a_full_gate_forgets_only_who_was_released(message: Envelope) -> None:
     gate.admit(replace(message, sender=senders[1]))
     with pytest.raises(UnknownMember, match="2 senders are alive"):
         gate.admit(replace(message, sender=senders[2]))
-    gate.release(senders[0])
+    gate.release(senders[0], message.instance)
     gate.admit(replace(message, sender=senders[2]))
     with pytest.raises(Replayed):
         gate.admit(replace(message, sender=senders[1]))
@@ -104,7 +121,7 @@ def test_nothing_is_let_in_twice(message: Envelope, steps: list[tuple[int, int, 
     seen = set()
     for process, sequence, release in steps:
         if release:
-            gate.release(message.sender)
+            gate.release(message.sender, message.instance)
         try:
             gate.admit(replace(message, instance=bytes([process] * 8), sequence=sequence))
         except (Replayed, DuplicateIdentity):

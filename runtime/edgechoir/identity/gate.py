@@ -11,7 +11,8 @@ sequence number it let in. Rules for an envelope whose signature has been checke
   goodbye, or the broker's last will said `lost`), the new one takes its place.
 
 A message delivered from the broker's retained store proves nothing about who is alive, so an
-instance seen only there holds no claim: say `retained=True` for it.
+instance seen only there holds no claim, and none displaces another by it: the store may still hold
+what a process long ended has left. Say `retained=True` for it.
 
 What it does not do: it forgets all but the last `MAX_RETIRED` instances of a sender, and a sender
 that was released when room is needed; a replay from so long ago must be refused by what it says
@@ -33,6 +34,7 @@ MAX_RETIRED: Final = 16
 class _Followed:
     instance: bytes
     alive: bool
+    released: bool = False
     last: dict[int, int] = field(default_factory=dict)
     """kind (one byte) -> sequence number last let in."""
     retired: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_RETIRED))
@@ -55,30 +57,47 @@ class Gate:
         elif instance in followed.retired:
             raise Replayed(f"{sender}: a message of process {instance.hex()}, which has ended")
         elif instance != followed.instance:
+            if retained:
+                raise Replayed(
+                    f"{sender}: a stored message of process {instance.hex()}, the one followed is "
+                    f"{followed.instance.hex()}"
+                )
             if followed.alive:
                 raise DuplicateIdentity(
                     f"{sender}: process {instance.hex()} speaks while {followed.instance.hex()} "
                     "is alive; two devices may hold the same key"
                 )
             followed.retired.append(followed.instance)
-            followed = _Followed(instance, alive=not retained, retired=followed.retired)
+            followed = _Followed(instance, alive=True, retired=followed.retired)
         last = followed.last.get(envelope.kind, -1)
         if envelope.sequence <= last:
             raise Replayed(f"{sender}: number {envelope.sequence} after {last}")
         followed.last[envelope.kind] = envelope.sequence
-        followed.alive = followed.alive or not retained
+        followed.alive = followed.alive or not (retained or followed.released)
         # Moved to the end, so that the dictionary's front is who has been silent longest.
         self._senders.pop(sender, None)
         self._senders[sender] = followed
 
-    def release(self, sender: Address) -> None:
-        """The sender said goodbye, or was reported lost: another process may take its place.
+    def release(self, sender: Address, instance: bytes) -> None:
+        """This process said goodbye, or was reported lost: another one may take its place.
 
-        The same process may still go on with higher numbers, until another one has spoken.
+        What it sent before may still arrive and is let in, but holds the place no more.
         """
         followed = self._senders.get(sender)
-        if followed is not None:
+        if followed is None:
+            self._make_room(sender)
+            self._senders[sender] = _Followed(instance, alive=False, released=True)
+        elif followed.instance == instance:
             followed.alive = False
+            followed.released = True
+        elif instance not in followed.retired:
+            followed.retired.append(instance)
+
+    def reclaim(self, sender: Address, instance: bytes) -> None:
+        """A process that was reported lost is back on line, the same one."""
+        followed = self._senders.get(sender)
+        if followed is not None and followed.instance == instance:
+            followed.released = False
 
     def _make_room(self, newcomer: Address) -> None:
         if len(self._senders) < self._limit:

@@ -1,0 +1,1 @@
+"""Pure numpy: how updates become ring vectors, and how their sum becomes the next model."""

@@ -1,0 +1,146 @@
+"""Updates as integers in Z_2^32, so that their sum is exact and can be masked.
+
+A device's part of the sum is w * delta, w = min(n, max_samples) / max_samples, each coordinate of
+delta clipped to +-clip and rounded at random to a multiple of 1/scale (stochastic rounding: the
+expectation is the value, so errors of many devices cancel; Gupta et al. 2015, section 3.1). Behind
+the d coordinates of the model stand `TAIL` more: what would otherwise travel in clear.
+
+Overflow cannot happen: with D devices in the whole tree every coordinate of a device lies within
++-share, and D * share < 2^31. The scale follows from that, so all tiers use the same.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from edgechoir.errors import BadUpdate, LocalError
+from edgechoir.types import Floats, Ring
+
+HALF: Final = 2**31
+TAIL: Final = ("samples", "clipped", "ones", "held_out", "correct", "loss")
+LOSS_STEPS: Final = 1024
+"""Fixed-point steps per unit of loss."""
+BLOCK: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a device measured of the global model on its own hold-out, before training on."""
+
+    held_out: int = 0
+    correct: int = 0
+    loss_sum: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """A decoded sum: `delta` [d] is the mean update weighted by samples."""
+
+    delta: Floats
+    samples: int
+    devices: int
+    clipped_share: float
+    held_out: int
+    accuracy: float | None
+    loss: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """The fixed-point code of one round; the same on every member of the tree.
+
+    `dimension` d of the model, at most `devices` in the whole tree, `clip` > 0 per coordinate of
+    an update, `max_samples` the most that one device may weigh.
+    """
+
+    dimension: int
+    devices: int
+    clip: float
+    max_samples: int
+
+    def __post_init__(self) -> None:
+        if self.dimension < 1 or self.devices < 1 or self.max_samples < 1 or not self.clip > 0:
+            raise LocalError(f"not an encoding: {self}")
+        if self.share < 2 or self.max_samples > self.share:
+            raise BadUpdate(
+                f"{self.devices} devices of up to {self.max_samples} samples overflow a 32-bit ring"
+            )
+
+    @property
+    def length(self) -> int:
+        """Ring elements of a vector."""
+        return self.dimension + len(TAIL)
+
+    @property
+    def share(self) -> int:
+        """The largest magnitude one device may put into any coordinate."""
+        return (HALF - 1) // self.devices
+
+    @property
+    def scale(self) -> float:
+        """Fixed-point steps per unit; one step of `share` is kept for rounding up."""
+        return (self.share - 1) / self.clip
+
+    def encode(self, delta: Floats, n: int, figures: Figures, noise: Ring) -> Ring:
+        """The vector [d + tail] of one device that trained on `n` >= 1 rows.
+
+        `noise` [d] is uniform and decides the rounding. Raises BadUpdate for a delta that is not
+        finite or not [d].
+        """
+        if delta.shape != (self.dimension,):
+            raise BadUpdate(f"update has shape {delta.shape}, expected ({self.dimension},)")
+        if not np.isfinite(delta).all():
+            raise BadUpdate("update has values that are not finite")
+        if n < 1 or len(noise) != self.dimension:
+            raise LocalError(f"an update needs samples and noise, saw {n} and {len(noise)}")
+        weight = min(n, self.max_samples)
+        step = self.scale * weight / self.max_samples
+        out = np.empty(self.length, np.uint32)
+        clipped = 0
+        for start in range(0, self.dimension, BLOCK):
+            stop = min(start + BLOCK, self.dimension)
+            part = delta[start:stop].astype(np.float64)
+            clipped += int(np.count_nonzero(np.abs(part) > self.clip))
+            np.clip(part, -self.clip, self.clip, out=part)
+            part *= step
+            part += noise[start:stop] / 2.0**32
+            np.floor(part, out=part)
+            out[start:stop] = part.astype(np.int64).astype(np.uint32)
+        loss = figures.loss_sum * LOSS_STEPS if np.isfinite(figures.loss_sum) else 0.0
+        tail = (weight, clipped, 1, figures.held_out, figures.correct, loss)
+        out[self.dimension :] = [int(min(max(v, 0), self.share)) for v in tail]
+        return out
+
+    def decode(self, total: Ring) -> Total:
+        """Read a sum over devices. Raises BadUpdate where it cannot be one: a wrong unmask."""
+        if total.shape != (self.length,):
+            raise BadUpdate(f"sum has shape {total.shape}, expected ({self.length},)")
+        samples, clipped, ones, held_out, correct, loss = (
+            int(v) for v in total[self.dimension :].astype(np.int64)
+        )
+        if not 1 <= ones <= self.devices:
+            raise BadUpdate(f"the sum counts {ones} devices, expected 1 to {self.devices}")
+        if not ones <= samples <= ones * self.max_samples or correct > held_out:
+            raise BadUpdate(f"the sum of {ones} devices claims {samples} samples, {correct} right")
+        signed = total[: self.dimension].view(np.int32).astype(np.float64)
+        # sum(w_i delta_i) / sum(w_i), with w_i = n_i / max_samples
+        delta = signed * (self.max_samples / (self.scale * samples))
+        return Total(
+            delta=delta.astype(np.float32),
+            samples=samples,
+            devices=ones,
+            clipped_share=clipped / (ones * self.dimension),
+            held_out=held_out,
+            accuracy=correct / held_out if held_out else None,
+            loss=loss / LOSS_STEPS / held_out if held_out else None,
+        )
+
+    def within(self, vector: Ring, devices: int) -> None:
+        """Check a sum that `devices` devices made before it is masked. Raises BadUpdate."""
+        if vector.shape != (self.length,):
+            raise BadUpdate(f"vector has shape {vector.shape}, expected ({self.length},)")
+        bound = devices * self.share
+        signed = vector.view(np.int32)
+        if devices > self.devices or int(signed.max()) > bound or int(signed.min()) < -bound:
+            raise BadUpdate(f"vector exceeds what {devices} devices may add up to")

@@ -1,0 +1,58 @@
+"""A virtual clock, and messages that may be lost, doubled, late or out of order."""
+
+import heapq
+import random
+from collections.abc import Callable
+
+from edgechoir.sim.faults import Faults
+
+RECONNECT_S = 4.0
+"""A lost message of a retained channel comes again with the reader's next subscription."""
+
+
+class Network:
+    """Runs actions in the order of virtual time; ties in the order they were asked for."""
+
+    def __init__(self, faults: Faults, chance: random.Random) -> None:
+        self.now = 1_000_000.0
+        self.began = self.now
+        self._faults = faults
+        self._chance = chance
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    @property
+    def elapsed(self) -> float:
+        return self.now - self.began
+
+    @property
+    def faulty(self) -> bool:
+        """Whether faults may still happen."""
+        return self.elapsed < self._faults.until
+
+    def after(self, delay: float, action: Callable[[], None]) -> None:
+        """Run an action `delay` seconds from now."""
+        self._count += 1
+        heapq.heappush(self._queue, (self.now + delay, self._count, action))
+
+    def carry(self, deliver: Callable[[], None], *, retained: bool = False) -> None:
+        """Deliver a message, or not, or twice."""
+        low, high = self._faults.delay if self.faulty or self._faults.until == 0 else (0.001, 0.05)
+        faults, chance = self._faults, self._chance
+        if self.faulty and chance.random() < faults.loss:
+            if retained:
+                self.after(RECONNECT_S, deliver)
+            return
+        self.after(chance.uniform(low, high), deliver)
+        if self.faulty and chance.random() < faults.duplication:
+            self.after(chance.uniform(low, high), deliver)
+
+    def run(self, until: float, finished: Callable[[], bool]) -> None:
+        """Go on until nothing is left to do, `finished` says so, or `until` seconds have passed."""
+        while self._queue and not finished():
+            at, _, action = self._queue[0]
+            if at - self.began > until:
+                return
+            heapq.heappop(self._queue)
+            self.now = at
+            action()

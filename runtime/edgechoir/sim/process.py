@@ -1,0 +1,217 @@
+"""One simulated process of a member: an endpoint on the virtual network, with simulated training.
+
+Only its `Journal` outlives a crash, as only the disk does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgechoir import wire
+from edgechoir.identity.envelope import Signer, Verifier
+from edgechoir.identity.gate import Gate
+from edgechoir.learning.fixed_point import Encoding, Figures
+from edgechoir.rounds import aggregator, participant
+from edgechoir.rounds.aggregator import Aggregator, Limits
+from edgechoir.rounds.endpoint import Endpoint, ModelArrived, Outcome, Outgoing
+from edgechoir.rounds.events import (
+    Begin,
+    Contribution,
+    Event,
+    Gone,
+    Membership,
+    ModelHeld,
+    Order,
+    Record,
+    Refused,
+    RoundDone,
+    RoundFailed,
+    Tick,
+    Work,
+)
+from edgechoir.rounds.joint import Joint
+from edgechoir.rounds.participant import Participant
+from edgechoir.rounds.schedule import Course, Finished, Publish, Result, Schedule
+from edgechoir.rounds.schedule import start as start_schedule
+from edgechoir.rounds.schedule import step as step_schedule
+from edgechoir.types import Floats, Ring
+
+if TYPE_CHECKING:
+    from edgechoir.sim.world import Post, World
+
+LIMITS = Limits(min_members=2, join_wait=1.0, keying=5.0)
+
+
+@dataclass(slots=True)
+class Journal:
+    """What a member's disk holds."""
+
+    last_round: int = 0
+    rounds: list[int] = field(default_factory=list)
+    weights: Floats | None = None
+    version: int = 0
+
+
+class Process:
+    """A running member; a restart makes a new one."""
+
+    def __init__(self, world: World, post: Post, generation: int) -> None:
+        self.world = world
+        self.post = post
+        self.alive = True
+        self.frozen = False
+        self.held: tuple[int, bytes] | None = None
+        name = f"{post.address.member}#{generation}"
+        self.chance = world.chance(f"work {name}")
+        self.entropy = world.entropy(name)
+        self.instance = self.entropy(8)
+        verifier = Verifier(world.root, world.federation, 1 << 20)
+        up = down = None
+        if post.parent is not None:
+            me = participant.Self(
+                world.federation, post.address, post.parent.address, post.key, verifier
+            )
+            up = Participant(me, last_round=post.journal.last_round)
+        if post.children:
+            limits = LIMITS if len(post.children) > 1 else Limits(min_members=1)
+            us = aggregator.Self(world.federation, post.address, verifier, limits)
+            down = Aggregator(us)
+        self.endpoint = Endpoint(
+            Joint(up, down),
+            Signer(post.key, post.certificate, self.instance),
+            verifier,
+            Gate(100),
+            self.entropy,
+        )
+        self.schedule: Schedule | None = None
+        self.model_envelope: bytes | None = None
+
+    def begin(self) -> None:
+        """What a process does first."""
+        if self.post.parent is None:
+            journal = self.post.journal
+            weights = journal.weights
+            if weights is None:
+                weights = np.zeros(self.world.dimension, np.float32)
+            course = Course(rounds=self.world.rounds, deadline=8.0)
+            self.schedule = Schedule(
+                course, weights, version=journal.version, round=journal.last_round
+            )
+            self.did(start_schedule(self.schedule))
+        if not self.post.children:
+            self.happen(Begin(1, self.post.journal.last_round))
+
+    def receive(self, data: bytes, retained: bool) -> None:
+        if not self.alive:
+            return
+        if self.frozen:  # the network holds it until the process runs again
+            self.world.network.after(1.0, lambda: self.receive(data, retained))
+            return
+        self.carry_out(self.endpoint.receive(data, self.world.network.now, retained=retained))
+
+    def happen(self, event: Event) -> None:
+        if not self.alive:
+            return
+        if self.frozen:
+            self.world.network.after(1.0, lambda: self.happen(event))
+            return
+        self.carry_out(self.endpoint.handle(event, self.world.network.now))
+
+    def carry_out(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            self.world.note(self, outcome)
+            match outcome:
+                case Outgoing():
+                    self.world.send(self, outcome)
+                case ModelArrived(model, envelope):
+                    self.hold(model, envelope)
+                case Record(_, round_):
+                    self.world.check(
+                        round_ > self.post.journal.last_round, f"{self.post} reuses round {round_}"
+                    )
+                    self.post.journal.last_round = round_
+                    self.post.journal.rounds.append(round_)
+                case Work(plan) if not self.post.children:
+                    delay = self.chance.uniform(0.05, 0.5)
+                    self.world.network.after(delay, partial(self.train, plan))
+                case RoundDone() | RoundFailed() | Membership():
+                    if isinstance(outcome, RoundDone):
+                        self.world.check_sum(self, outcome)
+                    if self.schedule is not None:
+                        self.plan(outcome)
+                case Refused():
+                    pass
+                case _:
+                    pass
+        self.set_alarm()
+
+    def set_alarm(self) -> None:
+        wake = self.endpoint.joint.wake
+        if wake is not None:
+            delay = max(wake - self.world.network.now, 0.0) + 1e-3
+            self.world.network.after(delay, lambda: self.alarm(wake))
+
+    def alarm(self, wake: float) -> None:
+        if self.alive and self.endpoint.joint.wake == wake:
+            self.happen(Tick())
+
+    def hold(self, model: wire.Model, envelope: bytes) -> None:
+        if self.held is not None and model.version <= self.held[0]:
+            return
+        self.held = (model.version, model.digest)
+        self.model_envelope = envelope
+        if self.post.children:
+            self.world.send(self, Outgoing("model", "", envelope))
+        if self.endpoint.joint.up is not None:
+            self.happen(ModelHeld(model.version, model.digest))
+
+    def train(self, plan: wire.Plan) -> None:
+        """Simulated: a repeatable delta in the place of a trained one."""
+        numbers = np.random.default_rng([plan.round, self.chance.getrandbits(32)])
+        delta = numbers.normal(0, 0.3, plan.dimension).astype(np.float32)
+        encoding = Encoding(plan.dimension, plan.devices, plan.clip, plan.max_samples)
+        noise: Ring = numbers.integers(0, 2**32, plan.dimension, np.uint32)
+        n = self.chance.randint(1, 50)
+        vector = encoding.encode(delta, n, Figures(n, self.chance.randint(0, n), 0.5 * n), noise)
+        self.world.contribute(self.post, plan.round, vector)
+        self.happen(Contribution(plan.round, vector))
+
+    def plan(self, event: RoundDone | RoundFailed | Membership | Tick) -> None:
+        """(cloud) Move the schedule."""
+        if self.schedule is None or not self.alive:
+            return
+        self.schedule, did = step_schedule(self.schedule, event, self.world.network.now)
+        for one in did:
+            self.did(one)
+        if self.schedule.wake is not None:
+            delay = max(self.schedule.wake - self.world.network.now, 0.0) + 1e-3
+            self.world.network.after(delay, lambda: self.plan(Tick()))
+
+    def did(self, one: Order | Publish | Result | Finished) -> None:
+        match one:
+            case Order():
+                self.post.journal.last_round = one.round
+                self.happen(one)
+            case Publish(model, weights):
+                self.post.journal.weights, self.post.journal.version = weights, model.version
+                self.hold(model, self.endpoint.sign(model))
+            case Result():
+                self.world.results.append(one)
+            case Finished():
+                self.world.finished = True
+
+    def peer_gone(self, post: Post, instance: bytes) -> None:
+        """The broker's last will of a peer."""
+        self.endpoint.release(post.address, instance)
+        if self.post.children and post in self.post.children:
+            self.happen(Gone(str(post.address.member), instance, "was lost"))
+
+    def parent_back(self) -> None:
+        """The parent's status shows another process: its memory of this one is gone."""
+        up = self.endpoint.joint.up
+        if up is not None and up.phase is not participant.Phase.IDLE:
+            self.happen(Begin(up.devices, up.last_round))
