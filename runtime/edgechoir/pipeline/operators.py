@@ -11,7 +11,7 @@ import numpy as np
 
 from edgechoir.errors import OperatorError, WrongShape
 from edgechoir.pipeline.keyed import Keyed
-from edgechoir.pipeline.sample import Bound, Sample, as_values
+from edgechoir.pipeline.sample import Bound, Bounds, Sample, as_values
 from edgechoir.types import Floats
 
 Operator = Callable[[Sample], Sample | None]
@@ -48,12 +48,18 @@ def selected(indices: Sequence[int]) -> Operator:
 
 
 def scaled(offset: Bound, factor: Bound) -> Operator:
-    """(x - offset) * factor, each one number or one for each value."""
+    """(x - offset) * factor, each one number or one for each value.
+
+    Raises OperatorError: they are not of one shape.
+    """
     b, k = as_values(offset), as_values(factor)
+    if b.ndim and k.ndim and b.shape != k.shape:
+        raise OperatorError(f"offset has shape {b.shape}, factor {k.shape}")
+    shape = b.shape or k.shape or None
 
     def run(sample: Sample) -> Sample:
-        x = _fitting(sample, (sample.x - b) * k if _fits(sample.x, b, k) else None)
-        return Sample(sample.key, sample.time, x, sample.y)
+        _fit(sample, shape)
+        return Sample(sample.key, sample.time, (sample.x - b) * k, sample.y)
 
     return run
 
@@ -62,25 +68,21 @@ def within(minimum: Bound | None, maximum: Bound | None) -> Operator:
     """Holds back samples with a value outside [minimum, maximum].
 
     For values that are of no interest; values that cannot be right belong in the source's Check.
+    Raises OperatorError: the bounds are not of one shape, or no value can meet them.
     """
-    low = as_values(-np.inf if minimum is None else minimum)
-    high = as_values(np.inf if maximum is None else maximum)
+    bounds = Bounds(minimum, maximum)
 
     def run(sample: Sample) -> Sample | None:
-        x = _fitting(sample, sample.x if _fits(sample.x, low, high) else None)
-        return sample if ((x >= low) & (x <= high)).all() else None
+        _fit(sample, bounds.shape)
+        return sample if bounds.hold(sample.x) else None
 
     return run
 
 
-def _fits(x: Floats, *arguments: Floats) -> bool:
-    return all(argument.shape in ((), x.shape) for argument in arguments)
-
-
-def _fitting(sample: Sample, x: Floats | None) -> Floats:
-    if x is None:
-        raise WrongShape(f"{sample.key}: {sample.x.shape} values do not fit the operator's")
-    return x
+def _fit(sample: Sample, shape: tuple[int, ...] | None) -> None:
+    """NumPy would stretch values of another shape without a word."""
+    if shape is not None and sample.x.shape != shape:
+        raise WrongShape(f"{sample.key}: {sample.x.shape} values, the operator is for {shape}")
 
 
 @dataclass(slots=True)
@@ -105,10 +107,9 @@ class Deadband:
         self._last: Keyed[_Last] = Keyed(_Last)
 
     def __call__(self, sample: Sample) -> Sample | None:
+        _fit(sample, self._width.shape or None)
         last, x = self._last[sample.key], sample.x
         if last.x is not None and last.x.shape == x.shape:
-            if not _fits(x, self._width):
-                raise WrongShape(f"{sample.key}: {x.shape} values, width {self._width.shape}")
             quiet = 0 <= sample.time - last.time < self._silence
             if quiet and (abs(x - last.x) <= self._width).all():
                 return None

@@ -28,6 +28,34 @@ class Sample:
     y: Label | None = None
 
 
+class Bounds:
+    """Numbers that hold for a whole sample, or one for each of its values.
+
+    `shape` is the shape a sample must have, or None where any will do.
+    """
+
+    __slots__ = ("_high", "_low", "shape")
+
+    def __init__(self, low: Bound | None, high: Bound | None) -> None:
+        """Raises OperatorError: not of one shape, or `low` above `high`."""
+        lows = as_values(-np.inf if low is None else low)
+        highs = as_values(np.inf if high is None else high)
+        if lows.ndim and highs.ndim and lows.shape != highs.shape:
+            raise OperatorError(f"minimum has shape {lows.shape}, maximum {highs.shape}")
+        if not (lows <= highs).all():
+            raise OperatorError(f"minimum {low} is above maximum {high}: swap them")
+        self.shape = lows.shape or highs.shape or None
+        self._low = None if low is None else lows
+        self._high = None if high is None else highs
+
+    def hold(self, x: Floats) -> bool:
+        """Whether all of x lies within; a NaN does not."""
+        return bool(
+            (self._low is None or (x >= self._low).all())
+            and (self._high is None or (x <= self._high).all())
+        )
+
+
 def as_values(values: object) -> Floats:
     """Numbers, or nested lists of them, as float32; None becomes NaN, too large becomes inf.
 
@@ -45,7 +73,7 @@ class Check:
     `fill` in its place.
     """
 
-    __slots__ = ("_fill", "_maximum", "_minimum", "shape")
+    __slots__ = ("_bounds", "_fill", "shape")
 
     def __init__(
         self,
@@ -57,15 +85,10 @@ class Check:
     ) -> None:
         """Raises OperatorError: bounds that do not fit the shape, or that no value can meet."""
         self.shape = shape
-        self._minimum = _bound("minimum", minimum, shape)
-        self._maximum = _bound("maximum", maximum, shape)
+        self._bounds = Bounds(minimum, maximum)
         self._fill = fill if missing == "fill" else None
-        if (
-            self._minimum is not None
-            and self._maximum is not None
-            and np.any(self._minimum > self._maximum)
-        ):
-            raise OperatorError(f"minimum {minimum} is above maximum {maximum}: swap them")
+        if self._bounds.shape not in (None, shape):
+            raise OperatorError(f"bounds of shape {self._bounds.shape}: give one number or {shape}")
 
     def __call__(self, sample: Sample) -> Sample:
         """The sample, with missing values filled.
@@ -83,17 +106,6 @@ class Check:
                 raise MissingValue(f"{sample.key}: {int((~finite).sum())} values are missing")
             x = np.where(finite, x, np.float32(self._fill))
             sample = Sample(sample.key, sample.time, x, sample.y)
-        if self._minimum is not None and (x < self._minimum).any():
-            raise OutOfRange(f"{sample.key}: {x.min()} is below the minimum")
-        if self._maximum is not None and (x > self._maximum).any():
-            raise OutOfRange(f"{sample.key}: {x.max()} is above the maximum")
+        if not self._bounds.hold(x):
+            raise OutOfRange(f"{sample.key}: values from {x.min()} to {x.max()} are out of range")
         return sample
-
-
-def _bound(name: str, bound: Bound | None, shape: tuple[int, ...]) -> Floats | None:
-    if bound is None:
-        return None
-    array = as_values(bound)
-    if array.shape not in ((), shape):
-        raise OperatorError(f"{name} has shape {array.shape}: give one number or {shape}")
-    return array

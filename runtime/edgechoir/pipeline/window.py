@@ -105,7 +105,7 @@ class TimeWindow:
         self._spans: Keyed[_Span] = Keyed(_Span)
 
     def __call__(self, sample: Sample) -> Sample | None:
-        """Raises OutOfOrder; WrongShape: another shape than before, the key's window starts anew."""
+        """Raises OutOfOrder; WrongShape: another shape than before; the window starts anew."""
         span, now = self._spans[sample.key], sample.time
         if span.rows and now < span.rows[-1][0]:
             if now > span.rows[-1][0] - self._seconds:
