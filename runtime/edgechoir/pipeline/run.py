@@ -64,9 +64,14 @@ class Pipeline:
         *,
         check: Check | None = None,
         queue: int = QUEUE,
+        drain: float = DRAIN_SECONDS,
     ) -> None:
-        """`operators` are (name, operator); `queue` bounds the items that wait for each outlet."""
+        """`operators` are (name, operator); `queue` bounds the items that wait for each outlet.
+
+        `drain` is the time in seconds that sinks and store have at the end for what waits.
+        """
         self._source, self._check, self._predictor = source, check, predictor
+        self._drain = drain
         self._stages = tuple(Stage(name, operator) for name, operator in operators)
         self._sinks = tuple(sinks)
         self._outlets = tuple(Outlet[Answer](sink.name, sink.write, queue) for sink in sinks)
@@ -80,7 +85,7 @@ class Pipeline:
     async def run(self) -> None:
         """Until the source ends or the task is cancelled.
 
-        Then sinks and store have `DRAIN_SECONDS` for what waits.
+        Then sinks and store get `drain` seconds for what waits, and sinks are closed.
         Raises OperatorError: the source cannot go on.
         """
         everything: tuple[Outlet[Answer] | Outlet[Sample], ...] = self._outlets
@@ -94,9 +99,9 @@ class Pipeline:
         finally:
             for outlet in everything:
                 outlet.close()
-            await _finish(workers)
+            await _finish(workers, self._drain)
             for sink in self._sinks:
-                await _close(sink)
+                await _close(sink, self._drain)
 
     async def _consume(self) -> None:
         shared = time.perf_counter()
@@ -151,20 +156,20 @@ class Pipeline:
         )
 
 
-async def _finish(workers: Sequence[asyncio.Task[None]]) -> None:
+async def _finish(workers: Sequence[asyncio.Task[None]], drain: float) -> None:
     """Wait for the outlets to run empty; those that do not are cancelled."""
     if workers:
         try:
-            await asyncio.wait(workers, timeout=DRAIN_SECONDS)
+            await asyncio.wait(workers, timeout=drain)
         finally:
             for worker in workers:
                 worker.cancel()
-        await asyncio.wait(workers, timeout=DRAIN_SECONDS)
+        await asyncio.wait(workers, timeout=drain)
 
 
-async def _close(sink: Sink) -> None:
+async def _close(sink: Sink, drain: float) -> None:
     try:
-        async with asyncio.timeout(DRAIN_SECONDS):
+        async with asyncio.timeout(drain):
             await sink.close()
     except Exception as error:  # a sink may be the user's code and raise anything
         log.warning("sink %s did not close: %r", sink.name, error)

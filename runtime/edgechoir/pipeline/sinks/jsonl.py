@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,13 +26,19 @@ class JsonlSink:
             raise OperatorError(f"{path.parent} is not a folder: create it first")
         self.name = name
         self._path, self._max_bytes, self._keep = path, max_bytes, keep
+        self._writing = threading.Lock()
 
     async def write(self, answers: Sequence[Answer]) -> None:
         """Raises OSError: the disk is full or gone; the answers are lost, the next are tried."""
-        await asyncio.to_thread(self._append, [line(answer) for answer in answers])
+        await asyncio.to_thread(self._locked, [line(answer) for answer in answers])
 
     async def close(self) -> None:
         return None
+
+    def _locked(self, lines: Sequence[bytes]) -> None:
+        # A write given up at its deadline goes on in its thread: the next one waits for it.
+        with self._writing:
+            self._append(lines)
 
     def _append(self, lines: Sequence[bytes]) -> None:
         size = self._path.stat().st_size if self._path.exists() else 0
