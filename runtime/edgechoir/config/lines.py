@@ -79,6 +79,7 @@ class _Scan:
         elif first == "{":
             self.inline_table(path)
         else:
+            self.at += 1
             while self.at < len(self.text) and self.text[self.at] not in ",]}\n#":
                 self.at += 1
 

@@ -3,9 +3,16 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
 
 from edgechoir.config.sections import Place, Section, Text
+
+
+def _call(text: str) -> str:
+    module, colon, function = text.partition(":")
+    if not (colon and all(map(str.isidentifier, [*module.split("."), function]))):
+        raise ValueError(f"{text!r} is not a call: write package.module:function")
+    return text
 
 
 class Check(Section):
@@ -56,7 +63,7 @@ class PythonSensor(Sensor):
     """Samples from a Python function."""
 
     source: Literal["python"] = Field(default="python", description="Where samples come from.")
-    call: Annotated[Text, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] = Field(
+    call: Annotated[Text, AfterValidator(_call)] = Field(
         description="The function, as package.module:function.", examples=["sensors.camera:read"]
     )
     rate_hz: float = Field(default=10.0, gt=0, le=100_000, description="Calls a second.")
