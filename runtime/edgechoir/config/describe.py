@@ -58,7 +58,8 @@ def _allowed(annotation: Any, metadata: Iterable[Any]) -> str:
     if origin is Literal:
         return words(seen(each) for each in arguments)
     if origin is tuple:
-        return "an array of tables"
+        item = _allowed(arguments[0], ())
+        return "an array of tables" if item.startswith("a table") else f"an array, each {item}"
     if annotation is Path:
         return "a path"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -71,8 +71,9 @@ def parse(text: str, directory: Path, name: str = "configuration") -> Config:
         return kind.model_validate(data, context={"directory": directory})
     except ValidationError as wrong:
         details = wrong.errors(include_url=False)
-    said = [_explain(kind, detail, lines, name) for detail in details]
-    said.sort(key=lambda item: item[0])
+    # Where a value may be of several kinds there is an error for each: one of them is enough.
+    by_key = dict(_explain(kind, each, lines, name) for each in details)
+    said = sorted(by_key.values(), key=lambda item: item[0])
     messages = [message for _, message in said[:MOST_ERRORS]]
     if len(said) > MOST_ERRORS:
         messages.append(f"{name}: and {len(said) - MOST_ERRORS} more")
@@ -102,8 +103,8 @@ def _kind(data: Mapping[str, Any], lines: Mapping[KeyPath, int], name: str) -> t
 
 def _explain(
     kind: type[Config], detail: ErrorDetails, lines: Mapping[KeyPath, int], name: str
-) -> tuple[int, str]:
-    """One pydantic error as (line, message)."""
+) -> tuple[KeyPath, tuple[int, str]]:
+    """One pydantic error as (key path, (line, message))."""
     path, section = _locate(kind, detail["loc"])
     key = path[-1] if path else ""
     field = section.model_fields.get(key) if section and isinstance(key, str) else None
@@ -144,7 +145,8 @@ def _explain(
             expected = allowed(field) if field else detail["msg"]
             what = f"{dotted(path)} is {seen(value)}; allowed: {expected}"
     line = _line(path, lines)
-    return line, f"{name}:{line}: {what}" if line else f"{name}: {what}"
+    message = f"{name}:{line}: {what}" if line else f"{name}: {what}"
+    return path + (key,) * (detail["type"] == "missing"), (line, message)
 
 
 def _locate(kind: type[Config], loc: tuple[str | int, ...]) -> tuple[KeyPath, type[Section] | None]:
@@ -165,6 +167,8 @@ def _locate(kind: type[Config], loc: tuple[str | int, ...]) -> tuple[KeyPath, ty
         if isinstance(part, str):
             inner = variants(field.annotation) if field else {}
         path.append(part)
+        if field and not inner:
+            break  # what follows names the kind of value that was tried
     return tuple(path), section
 
 

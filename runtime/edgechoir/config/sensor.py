@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, Strict, model_validator
 
 from edgechoir.config.sections import Place, Section, Text
 
@@ -15,16 +15,39 @@ def _call(text: str) -> str:
     return text
 
 
-class Check(Section):
-    """A sample with a value outside the range is counted and dropped."""
+Bound = float | Annotated[tuple[float, ...], Strict(False), Field(min_length=1)]
+"""One number for all values of a sample, or one for each."""
 
-    min: float | None = Field(default=None, description="Smallest value allowed.", examples=[0.0])
-    max: float | None = Field(default=None, description="Largest value allowed.", examples=[1.0])
+
+def _numbers(bound: Bound | None) -> tuple[float, ...]:
+    return bound if isinstance(bound, tuple) else () if bound is None else (bound,)
+
+
+def _spread(bound: tuple[float, ...], size: int) -> tuple[float, ...]:
+    return bound if len(bound) == size else bound * size
+
+
+class Check(Section):
+    """What a sample must be; one that is not is counted and dropped."""
+
+    min: Bound | None = Field(default=None, description="Smallest value.", examples=[0.0])
+    max: Bound | None = Field(default=None, description="Largest value.", examples=[1.0])
+    missing: Literal["drop", "fill"] = Field(
+        default="drop", description="What to do with a sample that lacks a value."
+    )
+    fill: float = Field(default=0.0, description="What stands in for a missing value.")
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
-        if self.min is not None and self.max is not None and self.min >= self.max:
-            raise ValueError(f"min is {self.min} and max {self.max}: min must be smaller")
+        lowest, highest = _numbers(self.min), _numbers(self.max)
+        if len(lowest) > 1 and len(highest) > 1 and len(lowest) != len(highest):
+            raise ValueError(f"min has {len(lowest)} numbers and max {len(highest)}: give as many")
+        if lowest and highest:
+            size = max(len(lowest), len(highest))
+            pairs = zip(_spread(lowest, size), _spread(highest, size), strict=True)
+            for low, high in pairs:
+                if low >= high:
+                    raise ValueError(f"min is {low} and max {high}: min must be smaller")
         return self
 
 
@@ -47,13 +70,19 @@ class Sensor(Section):
     store: Store = Store()
 
 
+Columns = Text | Annotated[tuple[Text, ...], Strict(False), Field(min_length=1)]
+
+
 class ReplaySensor(Sensor):
     """Samples from a file, at a steady rate."""
 
     source: Literal["replay"] = Field(default="replay", description="Where samples come from.")
     path: Place = Field(description="The file with the samples.", examples=["samples.npz"])
-    x: Text = Field(default="x", description="Name of the inputs in the file.")
-    y: Text | None = Field(default="y", description="Name of the labels in the file.")
+    x: Columns = Field(
+        default="x",
+        description="The inputs: an array of an NPZ file, or the columns of a CSV file.",
+    )
+    y: Text | None = Field(default="y", description="The labels: an array or a column.")
     rate_hz: float = Field(default=10.0, gt=0, le=100_000, description="Samples a second.")
     loop: bool = Field(default=True, description="Begin again at the end of the file.")
     shuffle: bool = Field(default=False, description="Replay in a random order.")
@@ -70,14 +99,12 @@ class PythonSensor(Sensor):
 
 
 class MqttSensor(Sensor):
-    """Samples from a topic of a broker on the local network, as JSON."""
+    """Samples from a topic of a broker on the local network, as JSON {"x": [...], "y": 1}."""
 
     source: Literal["mqtt"] = Field(default="mqtt", description="Where samples come from.")
     topic: Text = Field(description="The topic filter.", examples=["sensors/line-1"])
     host: Text = Field(default="localhost", description="Host name or address of that broker.")
     port: int = Field(default=1883, ge=1, le=65535, description="Its port.")
-    x: Text = Field(default="x", description="Key of the inputs in a message.")
-    y: Text | None = Field(default="y", description="Key of the label in a message.")
 
 
 AnySensor = Annotated[ReplaySensor | PythonSensor | MqttSensor, Field(discriminator="source")]

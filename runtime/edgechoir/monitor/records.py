@@ -1,0 +1,39 @@
+"""Documents that are published as things happen and are not retained: metrics and predictions."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from edgechoir.monitor.document import Count, Document, Line, Reading, Seconds
+
+
+class Metrics(Document):
+    """What came of one round, from the aggregator that ran it."""
+
+    round: Count
+    at: Seconds = Field(description="End of the round, unix seconds.")
+    outcome: Line = Field(description="done, or how the round failed.")
+    reason: Line | None = Field(default=None, description="Why it failed.")
+    version: Count | None = Field(default=None, description="The model version it led to.")
+    accuracy: Reading = Field(default=None, description="Accuracy of the model, 0 to 1.")
+    loss: Reading = Field(default=None, description="Loss of the model.")
+    members: Count | None = Field(default=None, description="Members whose updates are in the sum.")
+    expected: Count | None = Field(default=None, description="Members that the round began with.")
+    samples: Count | None = Field(default=None, description="Training samples behind the sum.")
+    seconds: Reading = Field(default=None, description="Length of the round.")
+    bytes_up: Count | None = Field(default=None, description="Received from the members.")
+    bytes_down: Count | None = Field(default=None, description="Sent to them.")
+
+
+class PredictionRecord(Document):
+    """The answer of a device's model to one sample. The sample itself stays on the device."""
+
+    at: Seconds = Field(description="When the sample was taken, unix seconds.")
+    key: Line = Field(default="", description="Which sensor it is of.")
+    version: Count = Field(description="The model that answered.")
+    label: int | None = Field(default=None, description="The most likely class.")
+    confidence: Reading = Field(default=None, description="Its probability, 0 to 1.")
+    values: Annotated[tuple[float, ...], Field(max_length=256)] = Field(
+        default=(), description="The model's output row."
+    )
+    latency_ms: Reading = Field(default=None, description="From the request to the answer.")

@@ -1,0 +1,119 @@
+"""The status document: what a member says of itself, retained on its `status` topic.
+
+It is published when something changes and every few seconds besides. The last will is the same
+document with the state `lost`. A part that a tier does not have is left out.
+"""
+
+from enum import Enum
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from edgechoir.errors import Malformed
+from edgechoir.monitor.document import Count, Document, Line, Name, Part, Reading, Seconds
+from edgechoir.transport.topics import Topic
+
+
+class MemberState(Enum):
+    """Is a member there? `lost`: the broker noticed that it went without a word."""
+
+    ONLINE = "online"
+    STOPPED = "stopped"
+    LOST = "lost"
+
+
+class ModelStatus(Part):
+    """The global model that the member has."""
+
+    version: Count
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")] | None = Field(
+        default=None, description="The first digits of the hash of its parameters."
+    )
+    accuracy: Reading = Field(default=None, description="Accuracy on the rows kept out, 0 to 1.")
+
+
+class RoundStatus(Part):
+    """The round that the member is in, and how the last one went."""
+
+    number: Count
+    phase: Line
+    members: Count | None = Field(default=None, description="Members that have spoken.")
+    expected: Count | None = Field(default=None, description="Members in the round.")
+    last_outcome: Line | None = None
+    reason: Line | None = Field(default=None, description="Why the last round failed.")
+    seconds: Reading = Field(default=None, description="How long the last round took.")
+    bytes_up: Count | None = Field(default=None, description="Sent to the parent in that round.")
+    bytes_down: Count | None = Field(default=None, description="Received from it.")
+
+
+class InferenceStatus(Part):
+    """How the model answers."""
+
+    answered: Count
+    missed: Count = Field(default=0, description="Samples without an answer in time.")
+    p50_ms: Reading = Field(default=None, description="Median of the recent latencies.")
+    p99_ms: Reading = Field(default=None, description="99th percentile of them.")
+    provider: Line | None = Field(default=None, description="What executes the model.")
+
+
+class TrainingStatus(Part):
+    """Whether the member can train, and what its trainer does."""
+
+    available: bool
+    state: Line
+
+
+class BrokerStatus(Part):
+    """The connection to the broker."""
+
+    reconnects: Count = 0
+    protocol: Line | None = Field(default=None, description="MQTT version in use.")
+
+
+class Health(Part):
+    """The process, as the operating system counts."""
+
+    rss_mb: Reading = Field(default=None, description="Memory in RAM, 10^6 bytes.")
+    cpu_percent: Reading = Field(
+        default=None, description="CPU time since the last document; 100 is one core."
+    )
+    uptime_s: Seconds | None = None
+
+
+class Status(Document):
+    """The state of one member of a federation."""
+
+    instance: Annotated[str, StringConstraints(pattern=r"^(?:[0-9a-f]{2}){1,32}$")] = Field(
+        description="Names the process among all that ever ran under this id; hex digits."
+    )
+    state: MemberState
+    since: Seconds = Field(description="Start of the process, unix seconds.")
+    updated: Seconds = Field(description="When this was written, by the member's clock.")
+    parent: Name | None = Field(default=None, description="The aggregator that it belongs to.")
+    model: ModelStatus | None = None
+    round: RoundStatus | None = None
+    inference: InferenceStatus | None = None
+    samples: Count | None = Field(default=None, description="Samples stored for training.")
+    training: TrainingStatus | None = None
+    drops: Annotated[dict[Line, Count], Field(max_length=64)] = Field(
+        default={}, description="What was refused, counted by reason."
+    )
+    broker: BrokerStatus | None = None
+    health: Health | None = None
+
+
+def parse(payload: bytes) -> Status:
+    """Read a status document. Raises Malformed."""
+    return Status.from_json(payload)
+
+
+def parse_at(topic: Topic, payload: bytes) -> Status:
+    """Read the status document of a topic, which must be of the member that may write there.
+
+    Raises Malformed.
+    """
+    status = parse(payload)
+    said = (status.federation, status.tier, status.member)
+    if said != (topic.federation, topic.tier, topic.member):
+        raise Malformed(f"status at {topic} says that it is of {'/'.join(said)}")
+    return status
