@@ -190,6 +190,14 @@ def test_regression_has_values_and_no_label(mlp: Mlp, weights: Weights) -> None:
     assert prediction.values.shape == (1,)
 
 
+def test_raw_samples_are_prepared_before_the_model(mlp: Mlp, weights: Weights) -> None:
+    plain = Predictor(mlp(SIZES), weights(SIZES), 1, shape=(4,))
+    made = Predictor(mlp(SIZES), weights(SIZES), 1, shape=(4,), prepare=lambda xs: (xs - 1) * 2)
+    expected = plain.predict((X - 1) * 2).values
+    np.testing.assert_array_equal(made.predict(X).values, expected)
+    np.testing.assert_array_equal(made.predict_batch(X[None])[0].values, expected)
+
+
 def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgechoir.errors import OperatorError
 from edgechoir.pipeline.sample import Sample, as_values
-from edgechoir.pipeline.sources.python import AHEAD, PythonSource
+from edgechoir.pipeline.sources.python import AHEAD, PythonSource, polled
 
 
 def collect(source: PythonSource) -> list[Sample]:
@@ -114,3 +114,44 @@ def test_wrong_argument_is_the_operators_error() -> None:
 
     with pytest.raises(OperatorError, match="speed"):
         collect(PythonSource(sensor, {"speed": 3}))
+
+
+def test_polled_function_is_called_on_a_grid_that_skips_what_it_ran_over() -> None:
+    now = 100.0
+    calls: list[float] = []
+    takes = iter((0.03, 0.03, 0.25, 0.03, 0.03))
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def read() -> list[float]:
+        nonlocal now
+        calls.append(now)
+        now += next(takes)
+        return [now]
+
+    readings = polled(read, 10.0, lambda: now, sleep)
+    for _ in range(5):
+        next(readings)
+    assert calls == pytest.approx([100.0, 100.1, 100.2, 100.5, 100.6])
+
+
+def test_polled_function_is_a_source() -> None:
+    readings = iter(range(5))
+
+    def read() -> list[int]:
+        return [next(readings)]
+
+    async def run() -> list[float]:
+        async with PythonSource(lambda: polled(read, 1e6)) as source:
+            samples = aiter(source)
+            return [float((await anext(samples)).x[0]) for _ in range(5)]
+
+    assert asyncio.run(run()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("rate", [0.0, float("nan")])
+def test_polling_needs_a_rate(rate: float) -> None:
+    with pytest.raises(OperatorError, match="above 0"):
+        polled(lambda: 1, rate)

@@ -51,7 +51,8 @@ class Predictor:
     """The model of one device: samples of `shape` in, predictions out.
 
     `deadline` is the time in seconds after which an answer is of no use. `canary` [n, *shape] is
-    the batch that a new model has to answer before it is let in. Safe to call from several threads.
+    the batch that a new model has to answer before it is let in. `prepare` [n, *shape] -> the same
+    shape is applied to every raw sample first. Safe to call from several threads.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Predictor:
         sha256: bytes | None = None,
         deadline: float = 1.0,
         canary: Floats | None = None,
+        prepare: Callable[[Floats], Floats] | None = None,
         providers: Sequence[str] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -74,7 +76,8 @@ class Predictor:
         self.deadline = deadline
         self._onnx = onnx
         self._length = params.size
-        self._canary = canary_batch(shape) if canary is None else canary
+        self._prepare = prepare
+        self._canary = self._prepared(canary_batch(shape) if canary is None else canary)
         self._providers = providers
         self._clock = clock
         self._one = (1, *shape)
@@ -140,7 +143,7 @@ class Predictor:
             rows = [
                 row
                 for start in range(0, len(xs), BATCH)
-                for row in live.session.run(xs[start : start + BATCH])
+                for row in live.session.run(self._prepared(xs[start : start + BATCH]))
             ]
             read = [read_row(row.tolist(), self.output) for row in rows]
         except EdgechoirError:
@@ -243,9 +246,13 @@ class Predictor:
         live = self._live
         if x.shape != self.shape:
             raise WrongShape(f"the sample is {x.shape}, expected {self.shape}")
-        values = live.session.run(np.asarray(x, dtype=np.float32).reshape(self._one))[0]
+        one = np.asarray(x, dtype=np.float32).reshape(self._one)
+        values = live.session.run(self._prepared(one))[0]
         label, confidence = read_row(values.tolist(), self.output)
         return Prediction(values, label, confidence, live.version, self._clock() - started)
+
+    def _prepared(self, batch: Floats) -> Floats:
+        return batch if self._prepare is None else self._prepare(batch)
 
     def _answer_in_time(self, x: Floats, started: float) -> Prediction:
         if self._clock() - started > self.deadline:

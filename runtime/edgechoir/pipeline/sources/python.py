@@ -8,6 +8,7 @@ piles up. An item that is none of these is counted and dropped.
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -18,6 +19,7 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
+from math import ceil
 from typing import Final
 
 import numpy as np
@@ -27,6 +29,37 @@ from edgechoir.pipeline.clock import Clock
 from edgechoir.pipeline.sample import Label, Sample, as_values
 
 AHEAD: Final = 64
+
+
+def polled(
+    read: Callable[[], object],
+    rate: float,
+    monotonic: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[object]:
+    """A blocking iterator for a function that gives one reading a call: `rate` calls a second.
+
+    Calls lie on a grid, so their own time does not add up; ticks that a slow call ran over are
+    left out. Raises OperatorError: a rate that is not above 0.
+    """
+    if not rate > 0:
+        raise OperatorError(f"rate is {rate} calls a second: give a number above 0")
+    return _poll(read, 1 / rate, monotonic, sleep)
+
+
+def _poll(
+    read: Callable[[], object],
+    period: float,
+    monotonic: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Iterator[object]:
+    start, tick = monotonic(), 0
+    while True:
+        ahead = start + tick * period - monotonic()
+        if ahead > 0:
+            sleep(ahead)
+        yield read()
+        tick = max(tick + 1, ceil((monotonic() - start) / period))
 
 
 class PythonSource:
