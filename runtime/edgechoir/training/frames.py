@@ -75,6 +75,8 @@ def decode(header: bytes, body: bytes | bytearray) -> Frame:
             if not all(isinstance(n, int) and n >= 0 for n in shape):
                 raise ValueError(f"shape {shape}")
             count = math.prod(shape)
+            if count > MAX_BODY:
+                raise ValueError(f"{name} has {count} elements")
             arrays[str(name)] = np.frombuffer(body, dtype, count, at).reshape(shape)
             at += count * dtype.itemsize
         if at != len(body):

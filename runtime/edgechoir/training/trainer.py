@@ -265,7 +265,8 @@ async def _receive(process: asyncio.subprocess.Process) -> Frame:
 def _kill(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()
+            # Not process.kill(): it may reap the process first, and its exit status is lost.
+            os.kill(process.pid, signal.SIGKILL)
 
 
 def _arrays(w: Floats, x: Floats, y: Targets | None = None) -> dict[str, Array]:

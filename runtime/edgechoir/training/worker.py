@@ -90,8 +90,11 @@ def main() -> int:
         bundle = load_bundle(options.bundle)
         fitting = _import_torch()
         _warm_up(fitting, bundle)
-    except (EdgechoirError, MemoryError) as error:
-        channel.send(Frame({"error": str(error) or "out of memory"}, {}))
+    except EdgechoirError as error:
+        channel.send(Frame({"error": str(error)}, {}))
+        return 1
+    except MemoryError:
+        channel.send(Frame({"error": _out_of_memory(options.memory_limit_mb)}, {}))
         return 1
     channel.send(Frame({"ready": True}, {}))
     with contextlib.suppress(BrokenPipeError):  # the parent is gone, and nobody is left to tell
@@ -190,7 +193,7 @@ def _jobs(fitting: "ModuleType") -> Mapping[str, Callable[[Bundle, Frame], Answe
 
 def _out_of_memory(memory_limit_mb: int | None) -> str:
     limit = "" if memory_limit_mb is None else f" (its limit is {memory_limit_mb} MB)"
-    return f"the training worker ran out of memory{limit}; train on fewer or smaller batches"
+    return f"the training worker ran out of memory{limit}; allow more or use smaller batches"
 
 
 if __name__ == "__main__":
