@@ -205,6 +205,7 @@ class MqttLink:
 
     async def _connect_as(self, mqtt5: bool) -> tuple[Connection, bool]:
         settings = self._settings
+        connection: Connection | None = None
         try:
             async with asyncio.timeout(settings.connect_timeout):
                 stream = await open_stream(
@@ -223,6 +224,11 @@ class MqttLink:
                     connection.lose("gave up connecting")
                     raise
         except TimeoutError:
+            if connection:  # amqtt without our front door is silent when asked for MQTT 5
+                raise ProtocolRefusedError(
+                    f"{settings.broker} accepted the connection but said nothing within "
+                    f"{settings.connect_timeout:g} s: is it an MQTT broker, with TLS or without?"
+                ) from None
             raise LinkError(
                 f"{settings.broker} did not answer within {settings.connect_timeout:g} s: "
                 "check the address, the network and the firewall"
