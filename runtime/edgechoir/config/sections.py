@@ -83,14 +83,18 @@ class Rounds(Section):
         description="A round with fewer survivors fails and nothing is revealed.",
     )
     max_members: int = Field(default=32, ge=2, le=32, description="Members in one cohort at most.")
+    expected_members: int | None = Field(
+        default=None,
+        ge=2,
+        le=32,
+        description="A cohort forms at once when so many are there.",
+        examples=[4],
+    )
     join_wait_s: float = Field(
         default=5.0,
         ge=0,
         le=3600,
         description="Seconds to wait for more members before a cohort forms.",
-    )
-    deadline_s: float = Field(
-        default=60.0, gt=0, le=86400, description="Seconds that members have to send their update."
     )
 
     @model_validator(mode="after")
@@ -122,8 +126,14 @@ class CloudRounds(Rounds):
     patience: int | None = Field(
         default=None,
         ge=1,
-        description="Stop when the accuracy has not risen for this many rounds.",
+        description="Stop when the loss has not fallen for this many rounds.",
         examples=[5],
+    )
+    deadline_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=86400,
+        description="Seconds that a round may take; each tier below gives its own members less.",
     )
     pause_s: float = Field(default=0.0, ge=0, le=86400, description="Seconds between two rounds.")
 
@@ -132,7 +142,6 @@ class DeviceTraining(Section):
     """Whether and how this device trains while it is idle."""
 
     enabled: bool = Field(default=True, description="false: infer only, take no part in rounds.")
-    threads: int = Field(default=1, ge=1, le=64, description="Threads of the training process.")
     idle_timeout_s: float = Field(
         default=60.0,
         ge=0,
@@ -141,12 +150,6 @@ class DeviceTraining(Section):
     )
     min_samples: int = Field(
         default=32, ge=1, description="Sit a round out with fewer stored samples."
-    )
-    holdout: float = Field(
-        default=0.2,
-        ge=0,
-        le=0.5,
-        description="Share of the samples kept out of training, to measure on.",
     )
 
 
@@ -163,7 +166,9 @@ class CloudTraining(Section):
 class CloudUpdate(Section):
     """The bounds that every update of the federation keeps."""
 
-    clip: float = Field(default=10.0, gt=0, le=1e6, description="Largest L2 norm of one update.")
+    clip: float = Field(
+        default=1.0, gt=0, le=1e6, description="Largest change of one weight in one update."
+    )
     max_samples: int = Field(
         default=1000, ge=1, le=1_000_000, description="Weight of one update at most, in samples."
     )

@@ -88,10 +88,13 @@ class NodeConfig(Child):
     command: ClassVar[str] = "edgechoir node"
 
     tier: Literal["node"] = Field(default="node", description="What this process is.")
-    model: Model | None = None
+    parent_tier: Literal["edge-cloud", "cloud"] = Field(
+        default="edge-cloud", description="What the parent is."
+    )
     rounds: Rounds = Rounds()
     update: MemberUpdate = MemberUpdate()
     log: Log = Log()
+    trace: Trace | None = None
 
 
 class EdgeCloudConfig(Child):
@@ -100,10 +103,11 @@ class EdgeCloudConfig(Child):
     command: ClassVar[str] = "edgechoir edge-cloud"
 
     tier: Literal["edge-cloud"] = Field(default="edge-cloud", description="What this process is.")
-    model: Model | None = None
+    parent_tier: Literal["cloud"] = Field(default="cloud", description="What the parent is.")
     rounds: Rounds = Rounds()
     update: MemberUpdate = MemberUpdate()
     log: Log = Log()
+    trace: Trace | None = None
 
 
 class DeviceConfig(Child):
@@ -112,6 +116,9 @@ class DeviceConfig(Child):
     command: ClassVar[str] = "edgechoir device"
 
     tier: Literal["device"] = Field(default="device", description="What this process is.")
+    parent_tier: Literal["node", "edge-cloud", "cloud"] = Field(
+        default="node", description="What the parent is."
+    )
     model: Model
     sensor: AnySensor
     pipeline: Annotated[tuple[Stage, ...], Strict(False)] = Field(

@@ -15,11 +15,16 @@ class Metrics(Document):
     outcome: Line = Field(description="done, or how the round failed.")
     reason: Line | None = Field(default=None, description="Why it failed.")
     version: Count | None = Field(default=None, description="The model version it led to.")
-    accuracy: Reading = Field(default=None, description="Accuracy of the model, 0 to 1.")
-    loss: Reading = Field(default=None, description="Loss of the model.")
+    accuracy: Reading = Field(
+        default=None, description="Of the model the round began with, on rows held out, 0 to 1."
+    )
+    loss: Reading = Field(default=None, description="The same model's loss on them.")
     members: Count | None = Field(default=None, description="Members whose updates are in the sum.")
     expected: Count | None = Field(default=None, description="Members that the round began with.")
+    devices: Count | None = Field(default=None, description="Devices whose updates are in the sum.")
     samples: Count | None = Field(default=None, description="Training samples behind the sum.")
+    clipped_share: Reading = Field(default=None, description="Share of coordinates clipped.")
+    final: bool = Field(default=False, description="Whether no further round follows.")
     seconds: Reading = Field(default=None, description="Length of the round.")
     bytes_up: Count | None = Field(default=None, description="Received from the members.")
     bytes_down: Count | None = Field(default=None, description="Sent to them.")
@@ -31,7 +36,7 @@ class PredictionRecord(Document):
     at: Seconds = Field(description="When the sample was taken, unix seconds.")
     key: Line = Field(default="", description="Which sensor it is of.")
     version: Count = Field(description="The model that answered.")
-    label: int | None = Field(default=None, description="The most likely class.")
+    label: Count | None = Field(default=None, description="The most likely class.")
     confidence: Reading = Field(default=None, description="Its probability, 0 to 1.")
     values: Annotated[tuple[float, ...], Field(max_length=256)] = Field(
         default=(), description="The model's output row."

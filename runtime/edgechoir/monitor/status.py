@@ -37,6 +37,7 @@ class RoundStatus(Part):
 
     number: Count
     phase: Line
+    epoch: Count | None = Field(default=None, description="The epoch its members are keyed in.")
     members: Count | None = Field(default=None, description="Members that have spoken.")
     expected: Count | None = Field(default=None, description="Members in the round.")
     last_outcome: Line | None = None
@@ -54,6 +55,7 @@ class InferenceStatus(Part):
     p50_ms: Reading = Field(default=None, description="Median of the recent latencies.")
     p99_ms: Reading = Field(default=None, description="99th percentile of them.")
     provider: Line | None = Field(default=None, description="What executes the model.")
+    swaps: Count | None = Field(default=None, description="Models exchanged while answering.")
 
 
 class TrainingStatus(Part):
@@ -61,6 +63,8 @@ class TrainingStatus(Part):
 
     available: bool
     state: Line
+    fits: Count | None = Field(default=None, description="Rounds trained in.")
+    seconds: Reading = Field(default=None, description="How long the last training took.")
 
 
 class BrokerStatus(Part):
@@ -68,6 +72,8 @@ class BrokerStatus(Part):
 
     reconnects: Count = 0
     protocol: Line | None = Field(default=None, description="MQTT version in use.")
+    bytes_up: Count | None = Field(default=None, description="Sent since the start, inside TLS.")
+    bytes_down: Count | None = Field(default=None, description="Received since the start.")
 
 
 class Health(Part):

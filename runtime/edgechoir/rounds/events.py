@@ -125,10 +125,14 @@ class ToAll:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Write down, before anything that follows is sent, that this round's pads are spent."""
+    """Write down, before anything that follows is sent, that this round's pads are spent.
+
+    `upload` is the body they were spent on: after a crash nothing else may be sent in the round.
+    """
 
     epoch: int
     round: int
+    upload: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -320,7 +320,7 @@ def _contribution(s: Participant, e: Contribution, now: float, entropy: Entropy)
         chains={**s.chains, **spent},
         wake=now + QUIET_S,
     )
-    return s, [Record(plan.epoch, plan.round), ToParent(upload)]
+    return s, [Record(plan.epoch, plan.round, wire.encode(upload)), ToParent(upload)]
 
 
 def _no_contribution(s: Participant, e: NoContribution, now: float, entropy: Entropy) -> Step:

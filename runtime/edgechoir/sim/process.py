@@ -129,7 +129,7 @@ class Process:
                     self.world.send(self, outcome)
                 case ModelArrived(model, envelope):
                     self.hold(model, envelope)
-                case Record(_, round_):
+                case Record(_, round_, _):
                     self.world.check(
                         round_ > self.post.journal.last_round, f"{self.post} reuses round {round_}"
                     )

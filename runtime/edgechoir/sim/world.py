@@ -201,7 +201,7 @@ class World:
             case RoundFailed(round_, reason):
                 self.say(f"{process.post} round {round_} failed: {reason}")
                 self.check(bool(reason), f"{process.post} failed round {round_} without a reason")
-            case Record(_, round_):
+            case Record(_, round_, _):
                 self.say(f"{process.post} records round {round_}")
             case _:
                 self.say(f"{process.post} {type(outcome).__name__}")

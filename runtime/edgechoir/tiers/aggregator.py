@@ -1,0 +1,240 @@
+"""Node, edge cloud and cloud: the same host, with a parent or, at the root, with the schedule."""
+
+import asyncio
+import logging
+import time
+from typing import Any, Final
+
+from edgechoir import wire
+from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
+from edgechoir.errors import RemoteError
+from edgechoir.learning.fixed_point import Total
+from edgechoir.monitor.records import Metrics
+from edgechoir.rounds.endpoint import ModelArrived, Outcome, Outgoing
+from edgechoir.rounds.events import (
+    Membership,
+    ModelHeld,
+    Order,
+    RoundDone,
+    RoundFailed,
+    Tick,
+    Work,
+)
+from edgechoir.rounds.schedule import Finished, Publish, Result, Schedule, digest, start
+from edgechoir.rounds.schedule import step as step_schedule
+from edgechoir.store.versions import ModelVersions
+from edgechoir.tiers.host import Host
+from edgechoir.tiers.models import Held, keep, latest, read_model
+from edgechoir.tiers.trace import Trace
+
+log: Final = logging.getLogger(__name__)
+
+
+class AggregatorTier:
+    """A tier with children. `schedule` is there at the root and nowhere else."""
+
+    def __init__(
+        self,
+        config: NodeConfig | EdgeCloudConfig | CloudConfig,
+        versions: ModelVersions,
+        schedule: Schedule | None,
+    ) -> None:
+        self.config = config
+        self.host: Host
+        self._versions = versions
+        self._schedule = schedule
+        self._held: Held | None = None
+        self._outcome = ""
+        self._reason = ""
+        self._began = 0.0
+        self._seconds = 0.0
+        self._total: Total | None = None
+        self._members: tuple[str, ...] = ()
+        self._bytes = (0, 0)
+        self._alarm: asyncio.TimerHandle | None = None
+        directory = (
+            None if isinstance(config, CloudConfig) or config.trace is None else config.trace
+        )
+        self._trace = None if directory is None else Trace(directory.directory)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        if self._trace is not None:
+            self.host.tap = self._record
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.host.run(), name="host")
+            await self.host.alone.wait()
+            kept = latest(self._versions)
+            if self._schedule is not None:
+                self._did(start(self._schedule))
+            elif kept is not None:
+                self._held = kept
+                self.host.happen(ModelHeld(kept.version, kept.digest))
+
+    def handle(self, outcome: Outcome) -> None:
+        """What the state machines ask of, or tell, a tier with children."""
+        match outcome:
+            case ModelArrived(model, envelope):
+                self._model(model, envelope)
+            case Work():
+                self._begin()
+            case RoundDone(plan, _):
+                self._end("done", "", plan.round)
+            case RoundFailed(round_, reason):
+                self._end("failed", reason, round_)
+            case Membership(_, members, _, _):
+                self._members = members
+            case _:
+                pass
+        if isinstance(outcome, RoundDone | RoundFailed | Membership):
+            self._move(outcome)
+
+    def _record(self, envelope: bytes) -> None:
+        down = self.host.endpoint.joint.down
+        if self._trace is not None and down is not None and down.kem is not None:
+            self._trace.write_masked(envelope, down.who.verifier, down.kem, time.time())
+
+    def _begin(self) -> None:
+        self._began = time.time()
+        counters = self.host.link.counters
+        self._bytes = (counters.bytes_up, counters.bytes_down)
+
+    def _end(self, outcome: str, reason: str, round_: int) -> None:
+        self._outcome, self._reason = outcome, reason
+        self._seconds = time.time() - self._began if self._began else 0.0
+        if reason:
+            log.warning("round %d failed: %s", round_, reason)
+        else:
+            log.info("round %d done in %.2f s", round_, self._seconds)
+
+    def _model(self, model: wire.Model, envelope: bytes) -> None:
+        """Take a model from above, and hand it on as it came."""
+        if self._schedule is not None:
+            return
+        try:
+            held = read_model(model, self._held)
+        except RemoteError as error:
+            self.host.refuse(error)
+            return
+        if held is None:
+            return
+        self._held = held
+        self.host.send(Outgoing("model", "", envelope))
+        self.host.spawn(self._keep(held, {}), "keep model")
+        self.host.happen(ModelHeld(held.version, held.digest))
+
+    async def _keep(self, held: Held, metrics: dict[str, float]) -> None:
+        try:
+            await asyncio.to_thread(keep, self._versions, held, metrics)
+        except RemoteError as error:
+            self.host.refuse(error)
+
+    # ---- the root's schedule
+
+    def _move(self, event: RoundDone | RoundFailed | Membership | Tick) -> None:
+        if self._schedule is None:
+            return
+        self._schedule, did = step_schedule(self._schedule, event, time.time())
+        for one in did:
+            self._did(one)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._schedule is not None and self._schedule.wake is not None:
+            delay = max(self._schedule.wake - time.time(), 0.0) + 0.001
+            self._alarm = asyncio.get_running_loop().call_later(delay, self._move, Tick())
+
+    def _did(self, one: Order | Publish | Result | Finished) -> None:
+        match one:
+            case Order():
+                self._begin()
+                self.host.spawn(self._order(one), f"round {one.round}")
+            case Publish(model, weights):
+                self._held = Held(model.version, digest(weights), weights)
+                self.host.send(Outgoing("model", "", self.host.endpoint.sign(model)))
+                measured = self._total
+                accuracy = measured.accuracy if measured is not None else None
+                # What was measured belongs to the version before this one.
+                self.host.spawn(
+                    self._keep(self._held, {} if accuracy is None else {"before": accuracy}),
+                    "keep model",
+                )
+            case Result():
+                self._total = one.total
+                self.host.spawn(self._report(one), "report")
+            case Finished(reason):
+                log.info("the run is over: %s", reason)
+
+    async def _order(self, order: Order) -> None:
+        """Begin a round only once it is written down that its number is used."""
+        await asyncio.to_thread(
+            self.host.journal.mark_round_used,
+            self.config.federation,
+            order.round,
+            order.round,
+            0,
+            b"",
+        )
+        self.host.happen(order)
+
+    async def _report(self, result: Result) -> None:
+        total = result.total
+        counters = self.host.link.counters
+        metrics = Metrics(
+            federation=self.config.federation,
+            tier=self.config.tier,
+            member=self.config.member,
+            round=result.round,
+            at=time.time(),
+            version=result.version,
+            outcome="failed" if total is None else "done",
+            reason=result.reason or None,
+            accuracy=None if total is None else total.accuracy,
+            loss=None if total is None else total.loss,
+            members=len(self._members),
+            devices=0 if total is None else total.devices,
+            samples=0 if total is None else total.samples,
+            clipped_share=None if total is None else total.clipped_share,
+            seconds=result.seconds,
+            bytes_up=counters.bytes_down - self._bytes[1],
+            bytes_down=counters.bytes_up - self._bytes[0],
+            final=self._schedule is not None and bool(self._schedule.finished),
+        )
+        await self.host.publish_json("metrics", metrics.to_json(), qos=1)
+
+    # ---- status
+
+    def describe(self) -> dict[str, Any]:
+        """The tier's own part of its status."""
+        down = self.host.endpoint.joint.down
+        phase = "" if down is None else down.phase.value
+        if self._schedule is not None and self._schedule.finished:
+            phase = f"finished: {self._schedule.finished}"
+        total = self._total
+        held = self._held
+        return {
+            "model": None
+            if held is None
+            else {
+                "version": held.version,
+                "sha256": held.digest.hex()[:16],
+                "accuracy": None if total is None else total.accuracy,
+            },
+            "round": {
+                "number": 0 if down is None else down.last_round,
+                "epoch": 0 if down is None else down.epoch,
+                "phase": phase,
+                "members": len(self._members),
+                "expected": self._expected(),
+                "last_outcome": self._outcome or None,
+                "reason": self._reason or None,
+                "seconds": self._seconds,
+            },
+        }
+
+    def _expected(self) -> int | None:
+        down = self.host.endpoint.joint.down
+        return None if down is None or down.plan is None else len(down.plan.cohort)

@@ -1,0 +1,302 @@
+"""A device: the sensor stream and its answers, and training beside them.
+
+The stream runs from the first second, whether or not there is a broker, a node or a model newer
+than the one it started with. A round only borrows what the stream has stored: its samples are
+trained on in a process of their own, and the model that comes back is built beside the one that
+answers and then exchanged.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from edgechoir import wire
+from edgechoir.bundle.load import Bundle
+from edgechoir.bundle.manifest import prepare
+from edgechoir.config.tiers import DeviceConfig
+from edgechoir.errors import BadModel, BadSample, BadUpdate, RemoteError, TrainingError
+from edgechoir.inference.prediction import Output
+from edgechoir.inference.predictor import Predictor
+from edgechoir.learning.fixed_point import Encoding, Figures
+from edgechoir.monitor.records import PredictionRecord
+from edgechoir.pipeline.declare import build_operators
+from edgechoir.pipeline.run import Pipeline
+from edgechoir.pipeline.sample import Check, Sample
+from edgechoir.pipeline.sink import Answer
+from edgechoir.pipeline.sinks.callback import CallbackSink
+from edgechoir.rounds.endpoint import ModelArrived, Outcome
+from edgechoir.rounds.events import (
+    Abandon,
+    Begin,
+    Contribution,
+    ModelHeld,
+    NoContribution,
+    Work,
+)
+from edgechoir.secagg.pads import stream
+from edgechoir.store.samples import SampleStore
+from edgechoir.store.versions import ModelVersions
+from edgechoir.tiers.host import Host
+from edgechoir.tiers.models import Held, keep, latest, read_model
+from edgechoir.tiers.sensor import make_source
+from edgechoir.tiers.trace import Trace
+from edgechoir.training.trainer import Trainer, available
+from edgechoir.types import FitPlan, Update
+
+log: Final = logging.getLogger(__name__)
+
+
+class Device:
+    """One device's work; `host` carries its messages."""
+
+    def __init__(
+        self, config: DeviceConfig, bundle: Bundle, samples: SampleStore, versions: ModelVersions
+    ) -> None:
+        self.config = config
+        self.host: Host
+        self._bundle = bundle
+        self._samples = samples
+        self._versions = versions
+        kept = latest(versions)
+        digest = hashlib.sha256(bundle.params.astype("<f4").tobytes()).digest()
+        self._held = Held(0, digest, bundle.params) if kept is None else kept
+        self._started_with_bundle = kept is None
+        classes = bundle.manifest.task == "classification"
+        self.predictor = Predictor(
+            bundle.onnx,
+            self._held.weights,
+            self._held.version,
+            shape=bundle.manifest.input_shape,
+            output=Output.LOGITS if classes else Output.VALUES,
+            prepare=partial(prepare, bundle.manifest),
+        )
+        self.pipeline = Pipeline(
+            make_source(config.sensor),
+            build_operators([{"op": s.op, **s.arguments} for s in config.pipeline]),
+            self.predictor,
+            [CallbackSink("publish", self._publish)] if config.predictions.publish else [],
+            self._store,
+            check=Check(
+                bundle.manifest.input_shape, config.sensor.check.min, config.sensor.check.max
+            ),
+        )
+        self._trains = config.training.enabled and available()
+        self._trainer = (
+            Trainer(config.model.bundle, idle_timeout=config.training.idle_timeout_s)
+            if self._trains
+            else None
+        )
+        self._trace = None if config.trace is None else Trace(config.trace.directory)
+        self._job: asyncio.Task[None] | None = None
+        self._published = 0.0
+        self._swap = asyncio.Lock()
+        self._enough = asyncio.Event()
+        self._check_enough()
+
+    # ---- the stream
+
+    async def run(self) -> None:
+        """Stream, and take part in rounds, until the source ends or the task is cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                serving = group.create_task(self.host.run(), name="host")
+                if self._trainer is not None:
+                    group.create_task(self._take_part(self._trainer), name="take part")
+                await self.pipeline.run()
+                log.info("the source has ended")
+                serving.cancel()
+        finally:
+            if self._trainer is not None:
+                await self._trainer.close()
+            self.predictor.close()
+
+    async def _publish(self, answer: Answer) -> None:
+        now = time.monotonic()
+        if now - self._published < 1.0 / self.config.predictions.max_rate_hz:
+            return
+        self._published = now
+        sample, prediction = answer.sample, answer.prediction
+        record = PredictionRecord(
+            federation=self.config.federation,
+            tier="device",
+            member=self.config.member,
+            at=sample.time,
+            key=sample.key,
+            version=prediction.version,
+            label=prediction.label,
+            confidence=prediction.confidence,
+            values=() if prediction.label is not None else tuple(prediction.values.tolist()),
+            latency_ms=round(prediction.seconds * 1e3, 4),
+        )
+        await self.host.publish_json("predictions", record.to_json())
+
+    async def _store(self, samples: Sequence[Sample]) -> None:
+        """Keep labelled samples; one that comes again (a replay in a loop) is kept once."""
+        now = time.time()
+        due = False
+        for sample in samples:
+            if sample.y is None:
+                continue
+            y = sample.y
+            key = hashlib.blake2b(sample.x.tobytes() + repr(y).encode(), digest_size=16).hexdigest()
+            label = int(y) if self._classes else np.array([y], np.float32)
+            try:
+                due |= self._samples.add(sample.x, label, now, key)
+            except BadSample as error:
+                self.host.endpoint.drops[error.reason] += 1
+        if due:
+            await asyncio.to_thread(self._samples.flush, now)
+        self._check_enough()
+
+    def _check_enough(self) -> None:
+        if len(self._samples) >= self.config.training.min_samples:
+            self._enough.set()
+
+    @property
+    def _classes(self) -> bool:
+        return self._bundle.manifest.task == "classification"
+
+    # ---- rounds
+
+    async def _take_part(self, trainer: Trainer) -> None:
+        """Join as soon as there is something to train on; torch is imported meanwhile."""
+        await self.host.alone.wait()
+        try:
+            await trainer.warm()
+        except TrainingError as error:
+            self._trains = False
+            log.error("this device infers but does not train: %s", error)
+            return
+        await self._enough.wait()
+        last = self.host.journal.last_round(self.config.federation)
+        self.host.happen(ModelHeld(self._held.version, self._held.digest))
+        self.host.happen(Begin(1, last))
+
+    def handle(self, outcome: Outcome) -> None:
+        """What the state machines ask of a device."""
+        match outcome:
+            case Work(plan):
+                self._start_job(plan)
+            case ModelArrived(model):
+                self.host.spawn(self._exchange(model), "model exchange")
+            case Abandon(round_, reason):
+                log.info("round %d is given up: %s", round_, reason)
+            case _:
+                pass
+
+    def _start_job(self, plan: wire.Plan) -> None:
+        if self._job is not None and not self._job.done():
+            self._job.cancel()
+        self._job = self.host.spawn(self._work(plan), f"round {plan.round}")
+
+    async def _work(self, plan: wire.Plan) -> None:
+        if self._trainer is None:
+            self.host.happen(NoContribution(plan.round, "this device does not train"))
+            return
+        held = self._held
+        try:
+            x, y = await asyncio.to_thread(self._samples.training_arrays)
+            if not len(x):
+                raise TrainingError("no samples are stored")
+            figures = await self._measure(self._trainer, held)
+            fit = FitPlan(plan.epochs, plan.batch_size, plan.learning_rate, plan.seed)
+            update = await self._trainer.fit(held.weights, x, y, fit, deadline=plan.deadline)
+            vector = self._encode(plan, update, figures)
+        except (TrainingError, BadUpdate) as error:
+            log.warning("round %d: %s", plan.round, error)
+            self.host.happen(NoContribution(plan.round, str(error)))
+            return
+        self.host.happen(Contribution(plan.round, vector))
+
+    async def _measure(self, trainer: Trainer, held: Held) -> Figures:
+        """The global model on the rows held out here, before it is trained on."""
+        x, y = await asyncio.to_thread(self._samples.hold_out_arrays)
+        if not len(x):
+            return Figures()
+        result = await trainer.evaluate(held.weights, x, y)
+        n = len(x)
+        correct = round(result.get("accuracy", 0.0) * n)
+        return Figures(n, correct, result["loss"] * n)
+
+    def _encode(self, plan: wire.Plan, update: Update, figures: Figures) -> Any:
+        encoding = Encoding(plan.dimension, plan.devices, plan.clip, plan.max_samples)
+        noise = stream(os.urandom(32), plan.dimension)
+        vector = encoding.encode(update.delta, update.n, figures, noise)
+        if self._trace is not None:
+            self._trace.write("true", str(self.config.member), vector)
+        return vector
+
+    async def _exchange(self, model: wire.Model) -> None:
+        """Put a newer global model in the place of the one that answers, or refuse it."""
+        async with self._swap:
+            try:
+                held = read_model(model, None if self._is_first(model) else self._held)
+                if held is None:
+                    return
+                candidate = await asyncio.to_thread(
+                    self.predictor.stage, held.weights, held.version, held.digest
+                )
+                await asyncio.to_thread(keep, self._versions, held, {})
+            except RemoteError as error:
+                self.host.refuse(error)
+                return
+            self.predictor.commit(candidate)
+            self._held = held
+            self._started_with_bundle = False
+        self.host.happen(ModelHeld(held.version, held.digest))
+
+    def _is_first(self, model: wire.Model) -> bool:
+        """The run's version 0 may replace the bundle's own parameters, but nothing else."""
+        if not self._started_with_bundle:
+            return False
+        if len(model.params) != 4 * len(self._held.weights):
+            raise BadModel(
+                f"model of {len(model.params)} bytes for {len(self._held.weights)} weights"
+            )
+        return True
+
+    # ---- status
+
+    def describe(self) -> dict[str, Any]:
+        """The device's own part of its status."""
+        stats = self.pipeline.stats()
+        answers = stats.predictor
+        up = self.host.endpoint.joint.up
+        dropped = sum(stats.dropped.values())
+        return {
+            "model": {"version": self._held.version, "sha256": self._held.digest.hex()[:16]},
+            "round": None
+            if up is None
+            else {"number": up.last_round, "phase": up.phase.value, "epoch": up.epoch},
+            "inference": {
+                "answered": answers.answered,
+                "missed": answers.missed + dropped,
+                "p50_ms": answers.p50 * 1e3,
+                "p99_ms": answers.p99 * 1e3,
+                "provider": answers.provider,
+                "swaps": answers.swaps,
+            },
+            "samples": len(self._samples),
+            "training": {
+                "available": self._trains,
+                **self._training(),
+            },
+        }
+
+    def _training(self) -> dict[str, Any]:
+        if self._trainer is None:
+            return {"state": "off"}
+        busy = self._job is not None and not self._job.done()
+        stats = self._trainer.stats
+        return {
+            "state": "working" if busy else "idle",
+            "fits": stats.fits,
+            "seconds": round(stats.fit_seconds, 4),
+        }

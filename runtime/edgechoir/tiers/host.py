@@ -1,0 +1,443 @@
+"""What every tier does alike: connect, listen, step the endpoint, send, and say how it is doing.
+
+One task reads the link and steps the state machines, so no two steps ever overlap. Everything slow
+happens beside it: sending has a queue and a task of its own, training and model exchange are tasks
+that report back as events. A host that loses its broker goes on with what it can do alone.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgechoir.errors import (
+    DuplicateIdentity,
+    EdgechoirError,
+    LinkError,
+    LocalError,
+    Malformed,
+    OperatorError,
+    RemoteError,
+)
+from edgechoir.monitor.health import health, usage
+from edgechoir.monitor.status import MemberState, Status
+from edgechoir.monitor.status import parse as parse_status
+from edgechoir.rounds.endpoint import Endpoint, Outcome, Outgoing
+from edgechoir.rounds.events import Begin, Event, Gone, Record, Refused, Tick
+from edgechoir.rounds.participant import Phase
+from edgechoir.store.journal import RoundJournal
+from edgechoir.transport.blobs import Assembler, send_blob
+from edgechoir.transport.link import Link, Message
+from edgechoir.transport.topics import channel_filter, parse, topic
+from edgechoir.types import Address
+
+log: Final = logging.getLogger(__name__)
+
+STATUS_S: Final = 5.0
+"""Seconds between two status documents when nothing changes."""
+SETTLE_S: Final = 0.5
+"""Seconds that changes are gathered into one status document."""
+MAX_WAITING: Final = 256
+"""Messages that wait to be sent; beyond that the oldest is dropped and counted."""
+MAX_BLOB: Final = 256 * 1024 * 1024
+REFUSALS_LOGGED: Final = 20
+"""Refusals of one reason that are logged in full; after that every hundredth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this process stands in the federation."""
+
+    federation: str
+    me: Address
+    parent: Address | None
+    instance: bytes
+    keep_alive: float
+
+
+class Host:
+    """The parts of a tier's process that do not depend on the tier.
+
+    `describe` fills the tier's own fields of the status document; `handle` takes the outcomes that
+    are not for sending.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        link: Link,
+        endpoint: Endpoint,
+        journal: RoundJournal,
+        describe: Callable[[], dict[str, Any]],
+        handle: Callable[[Outcome], None],
+    ) -> None:
+        self.place = place
+        self.endpoint = endpoint
+        self.link = link
+        self.journal = journal
+        self.started = time.time()
+        self._began = time.monotonic()
+        self._usage = usage(self._began)
+        self.alone = asyncio.Event()
+        """Set once no other process of this identity is known to be alive."""
+        self.tap: Callable[[bytes], None] | None = None
+        """Is shown every message that comes up, for a trace."""
+        self._describe = describe
+        self._handle = handle
+        self._assembler = Assembler(MAX_BLOB, max_open=64, max_total_bytes=2 * MAX_BLOB)
+        self._outbox: asyncio.Queue[Outgoing | Record] = asyncio.Queue(MAX_WAITING)
+        self._changed = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._watched: set[Address] = set()
+        self._peers: dict[Address, tuple[str, bytes]] = {}
+        self._retained_chunks: dict[str, int] = {}
+        self._own_status: asyncio.Queue[tuple[Status, bool]] = asyncio.Queue(64)
+
+    # ---- life
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises OperatorError for a second process of this identity."""
+        place = self.place
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self._send_all(), name="send")
+            group.create_task(self._read(), name="read")
+            await self._watch(place.me)
+            group.create_task(self._become_alone(), name="single process")
+            group.create_task(self._publish_status(), name="status")
+            if place.parent is not None:
+                await self._watch(place.parent)
+                for channel in ("model", "roster", "plan"):
+                    await self._subscribe(
+                        channel_filter(place.federation, channel, place.parent).replace("/#", "/+")
+                    )
+                await self._subscribe(f"edgechoir/v1/{place.federation}/+/+/down/{place.me.member}")
+            if self.endpoint.joint.down is not None:
+                # What an earlier process left with the broker belongs to rosters that are gone.
+                for channel in ("roster", "plan"):
+                    await self._publish(
+                        f"{topic(place.federation, place.me, channel)}/0", b"", True
+                    )
+                await self._subscribe(f"edgechoir/v1/{place.federation}/+/+/up/{place.me.member}")
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run something beside the host; it ends with it."""
+        if self._group is None:
+            raise LocalError("the host is not running")
+        return self._group.create_task(work, name=name)
+
+    def happen(self, event: Event) -> None:
+        """Step the state machines by an event of this process's own."""
+        self._carry_out(self.endpoint.handle(event, time.time()))
+
+    def changed(self) -> None:
+        """The status document has something new to say."""
+        self._changed.set()
+
+    async def farewell(self) -> None:
+        """The last status, on a clean stop."""
+        try:
+            async with asyncio.timeout(2):
+                await self._say(MemberState.STOPPED)
+        except (LinkError, TimeoutError):
+            pass  # the broker is away; its last will says `lost`
+
+    # ---- what comes in
+
+    async def _read(self) -> None:
+        async for message in self.link.messages():
+            try:
+                self._take(message)
+            except RemoteError as error:
+                self.refuse(error)
+
+    def _take(self, message: Message) -> None:
+        if not message.payload:
+            return  # a retained topic was cleared
+        where = parse(message.topic)
+        if where.federation != self.place.federation:
+            raise Malformed(f"a message of the federation {where.federation!r}")
+        if where.channel == "status":
+            self._take_status(where.sender, message)
+            return
+        now = time.time()
+        blob = self._assembler.feed(where.stream, message.payload, now)
+        if blob is not None:
+            if self.tap is not None and where.channel == "up":
+                self.tap(blob)
+            self._carry_out(self.endpoint.receive(blob, now, retained=message.retained))
+
+    def _carry_out(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            match outcome:
+                case Outgoing() | Record():
+                    self._enqueue(outcome)
+                case Refused(error):
+                    self._log_refusal(error)
+                case _:
+                    self._handle(outcome)
+        self._set_alarm()
+        self._watch_children()
+        self.changed()
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        wake = self.endpoint.joint.wake
+        if wake is not None:
+            delay = max(wake - time.time(), 0.0) + 0.001
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(delay, self.happen, Tick())
+
+    def refuse(self, error: RemoteError) -> None:
+        """Count and log what a peer got wrong."""
+        self.endpoint.drops[error.reason] += 1
+        self._log_refusal(error)
+        self.changed()
+
+    def _log_refusal(self, error: RemoteError) -> None:
+        count = self.endpoint.drops[error.reason]
+        if count <= REFUSALS_LOGGED or count % 100 == 0:
+            log.warning("refused (%s, %d so far): %s", error.reason, count, error)
+
+    # ---- peers
+
+    def _watch_children(self) -> None:
+        down = self.endpoint.joint.down
+        if down is None:
+            return
+        children = {
+            child.entry.address for child in (*down.members.values(), *down.pending.values())
+        }
+        for child in children - self._watched:
+            self._watched.add(child)
+            self.spawn(self._watch(child), f"watch {child}")
+
+    async def _watch(self, peer: Address) -> None:
+        self._watched.add(peer)
+        await self._subscribe(channel_filter(self.place.federation, "status", peer))
+
+    def _take_status(self, peer: Address, message: Message) -> None:
+        status = parse_status(message.payload)
+        if (status.tier, status.member) != (peer.tier, peer.member):
+            raise Malformed(f"the status of {peer} says it is of {status.tier}/{status.member}")
+        instance = bytes.fromhex(status.instance)
+        if peer == self.place.me:
+            self._take_own_status(status, instance, message.retained)
+            return
+        before = self._peers.get(peer)
+        self._peers[peer] = (str(status.state.value), instance)
+        if status.state is not MemberState.ONLINE:
+            self.endpoint.release(peer, instance)
+            down = self.endpoint.joint.down
+            if down is not None and peer != self.place.parent:
+                word = "was lost" if status.state is MemberState.LOST else "stopped"
+                self.happen(Gone(str(peer.member), instance, word))
+            return
+        self.endpoint.reclaim(peer, instance)
+        if peer == self.place.parent and before is not None and before[1] != instance:
+            log.info("parent %s is another process now; joining it anew", peer)
+            self.rejoin()
+
+    def rejoin(self) -> None:
+        """Ask the parent for a place again, if this tier takes part at all."""
+        up = self.endpoint.joint.up
+        if up is not None and up.phase is not Phase.IDLE:
+            self.happen(Begin(up.devices, up.last_round))
+
+    # ---- a second process of this identity
+
+    def _take_own_status(self, status: Status, instance: bytes, retained: bool) -> None:
+        if instance == self.place.instance:
+            return
+        if not self.alone.is_set():
+            if not self._own_status.full():
+                self._own_status.put_nowait((status, retained))
+            return
+        if status.state is MemberState.ONLINE and not retained:
+            self.refuse(
+                DuplicateIdentity(
+                    f"another process ({instance.hex()}) runs as {self.place.me}: "
+                    "stop it, or enrol it under an id of its own"
+                )
+            )
+        self.changed()  # say again who is here
+
+    async def _become_alone(self) -> None:
+        """Give way to a process of this identity that is alive; wait until a dead one is known so.
+
+        A process killed without its connection noticing still counts as on line at the broker for
+        one and a half keep-alives (MQTT 5, 3.1.2.10).
+        """
+        patience = 1.5 * self.place.keep_alive + 2.0
+        try:
+            async with asyncio.timeout(1.0):
+                status, retained = await self._own_status.get()
+            async with asyncio.timeout(patience):
+                while status.state is MemberState.ONLINE:
+                    if not retained:
+                        raise OperatorError(
+                            f"another process already runs as {self.place.me} (instance "
+                            f"{status.instance}): stop it first, or enrol this one under its own id"
+                        )
+                    log.info("waiting to see whether an earlier process of %s lives", self.place.me)
+                    status, retained = await self._own_status.get()
+        except TimeoutError:
+            pass
+        self.alone.set()
+        self.changed()
+
+    # ---- what goes out
+
+    def _enqueue(self, out: Outgoing | Record) -> None:
+        if self._outbox.full():
+            self._outbox.get_nowait()
+            self.endpoint.drops["outbox_full"] += 1
+        self._outbox.put_nowait(out)
+
+    def send(self, out: Outgoing) -> None:
+        """Queue something to send."""
+        self._enqueue(out)
+
+    async def _send_all(self) -> None:
+        await self.alone.wait()
+        while True:
+            out = await self._outbox.get()
+            try:
+                await self._send(out)
+            except LinkError as error:
+                self.endpoint.drops["unsent"] += 1
+                log.warning("%s", error)
+
+    async def _send(self, out: Outgoing | Record) -> None:
+        place = self.place
+        if isinstance(out, Record):
+            await asyncio.to_thread(
+                self.journal.mark_round_used,
+                place.federation,
+                out.epoch,
+                out.round,
+                0,
+                out.upload,
+            )
+        elif out.channel == "up":
+            if place.parent is None:
+                return
+            where = str(topic(place.federation, place.me, "up", str(place.parent.member)))
+            await send_blob(self.link, where, out.data)
+        elif out.channel == "down":
+            where = str(topic(place.federation, place.me, "down", out.member))
+            await send_blob(self.link, where, out.data)
+        else:
+            where = str(topic(place.federation, place.me, out.channel))
+            self._retained_chunks[where] = await send_blob(
+                self.link,
+                where,
+                out.data,
+                retain=True,
+                per_chunk_topic=True,
+                stale_chunks=self._retained_chunks.get(where, 0),
+            )
+
+    async def publish_json(self, channel: str, document: bytes, *, qos: int = 0) -> None:
+        """Publish a document for people; dropped while there is no broker."""
+        where = str(topic(self.place.federation, self.place.me, channel))
+        try:
+            await self.link.publish(where, document, qos=qos, timeout=10)
+        except LinkError as error:
+            log.debug("could not publish %s: %s", channel, error)
+
+    async def _subscribe(self, pattern: str) -> None:
+        """Subscribe now or, with the broker away, when it is back."""
+        while True:
+            try:
+                await self.link.subscribe(pattern)
+                return
+            except LinkError as error:
+                if self.link.state.connected:
+                    raise OperatorError(f"{error}; check the broker's access list") from None
+                log.warning("no subscription yet: %s", error)
+
+    async def _publish(self, where: str, payload: bytes, retain: bool) -> None:
+        try:
+            await self.link.publish(where, payload, retain=retain)
+        except LinkError as error:
+            log.warning("%s", error)
+
+    # ---- status
+
+    async def _publish_status(self) -> None:
+        await self.alone.wait()
+        while True:
+            self._changed.clear()
+            try:
+                await self._say(MemberState.ONLINE)
+            except LinkError as error:
+                log.debug("status not published: %s", error)
+            await asyncio.sleep(SETTLE_S)
+            try:
+                async with asyncio.timeout(STATUS_S - SETTLE_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    async def _say(self, state: MemberState) -> None:
+        where = str(topic(self.place.federation, self.place.me, "status"))
+        await self.link.publish(where, self.status(state).to_json(), retain=True, timeout=10)
+
+    def status(self, state: MemberState) -> Status:
+        """The status document as it would be published now."""
+        counters = self.link.counters
+        before, self._usage = self._usage, usage(time.monotonic())
+        return Status.model_validate(
+            {
+                **base_status(self.place, state, self.started),
+                **self._describe(),
+                "drops": dict(self.endpoint.drops),
+                "broker": {
+                    "reconnects": counters.reconnects,
+                    "bytes_up": counters.bytes_up,
+                    "bytes_down": counters.bytes_down,
+                },
+                "health": health(self._began, before, self._usage),
+            }
+        )
+
+
+def base_status(place: Place, state: MemberState, since: float) -> dict[str, Any]:
+    """What every status document has, and all that a last will has."""
+    return {
+        "federation": place.federation,
+        "tier": place.me.tier,
+        "member": str(place.me.member),
+        "instance": place.instance.hex(),
+        "state": state,
+        "since": since,
+        "updated": time.time(),
+        "parent": None if place.parent is None else str(place.parent.member),
+    }
+
+
+@asynccontextmanager
+async def fatal_is_plain() -> AsyncIterator[None]:
+    """A task group's error as the one error it holds, so that a command can print one line."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, EdgechoirError | OSError):
+            raise error from None
+        raise
+
+
+def new_instance() -> bytes:
+    """Names this process among all that ever run under its identity."""
+    return os.urandom(8)
