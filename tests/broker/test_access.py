@@ -72,6 +72,19 @@ def test_covering_a_plain_topic_is_matching_it(allowed: str, topic: str) -> None
     assert covers(allowed, topic) == matches(allowed, topic)
 
 
+short = st.lists(st.sampled_from(["a", "b", "+"]), min_size=1, max_size=3)
+short_filters = st.tuples(short, st.sampled_from([[], ["#"]])).map(lambda p: "/".join(p[0] + p[1]))
+short_topics = st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=4).map("/".join)
+
+
+@given(allowed=short_filters, asked=short_filters, topic=short_topics)
+def test_a_filter_that_is_covered_matches_nothing_else(
+    allowed: str, asked: str, topic: str
+) -> None:
+    if covers(allowed, asked) and matches(asked, topic):
+        assert matches(allowed, topic)
+
+
 def test_what_a_member_reads() -> None:
     root = "edgechoir/v1/alps"
     for topic, may in {

@@ -133,6 +133,21 @@ def test_a_revoked_device_is_shut_out_while_the_broker_runs(fleet: Fleet, kind: 
     fleet.serve(kind, body)
 
 
+def test_the_old_certificate_of_a_device_that_got_a_new_key_is_refused(
+    fleet: Fleet, kind: Kind
+) -> None:
+    now, home = time.time(), fleet.root / "replacement"
+    request = make_request(home, "alps", "dev-1", "device", os.urandom).read_bytes()
+    issued = sign_request(fleet.ca, request, "device", now, 30, os.urandom, None, renew=True)
+    install_certificate(home, issued.pem, (fleet.ca / "ca.crt").read_bytes(), now)
+
+    def body(connect: Connect) -> None:
+        assert connect("dev-1").connect() == "refused"
+        assert connect("dev-1", home=home).connect() == "connected"
+
+    fleet.serve(kind, body)
+
+
 def test_a_newly_enrolled_device_is_let_in_while_the_broker_runs(fleet: Fleet, kind: Kind) -> None:
     def body(connect: Connect) -> None:
         node = connect("node-1")
