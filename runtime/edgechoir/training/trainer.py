@@ -102,19 +102,25 @@ class Trainer:
         """Train from w [d] on raw samples x [n, ...] and targets y; see fit.fit."""
         frame = Frame({"op": "fit", "plan": asdict(plan)}, _arrays(w, x, y))
         answer = await self._job(frame, deadline)
-        fields, delta = answer.fields, answer.arrays.get("delta")
-        match fields:
-            case {"n": int(n), "steps": int(steps), "metrics": dict(metrics)}:
+        delta = answer.arrays.get("delta")
+        match answer.fields:
+            case {
+                "n": int(n),
+                "steps": int(steps),
+                "metrics": dict(metrics),
+                "seconds": float(seconds),
+                "peak_mb": float(peak_mb),
+            }:
                 pass
-            case _:
+            case fields:
                 raise TrainingError(f"the worker answered {fields!r:.200}, expected an update")
         if delta is None or delta.shape != w.shape or not np.isfinite(delta).all():
             raise TrainingError("the worker gave no finite update of the weights' length")
         self.stats = replace(
             self.stats,
             fits=self.stats.fits + 1,
-            fit_seconds=float(str(fields["seconds"])),
-            peak_mb=float(str(fields["peak_mb"])),
+            fit_seconds=seconds,
+            peak_mb=peak_mb,
         )
         return Update(delta.astype(np.float32, copy=False), n, steps, _floats(metrics))
 
@@ -282,7 +288,7 @@ def _arrays(w: Floats, x: Floats, y: Targets | None = None) -> dict[str, Array]:
 
 
 def _floats(found: Mapping[str, object]) -> dict[str, float]:
-    return {name: float(str(value)) for name, value in found.items()}
+    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
 
 
 def _epitaph(status: int | None) -> str:
