@@ -19,6 +19,8 @@ MAX_MEMBERS: Final = 32
 MAX_NAME: Final = 32
 MAX_REASON: Final = 300
 MAX_BLOB: Final = 512 * 1024 * 1024
+MAX_DIMENSION: Final = MAX_BLOB // 4 - 1024
+"""Model parameters: more than this many would fit in no Upload, so no plan may ask for them."""
 
 
 class Codec(Protocol):
@@ -95,7 +97,11 @@ class Text:
     limit: int
 
     def write(self, value: str, parts: list[bytes]) -> None:
-        Raw(self.limit).write(value.encode(), parts)
+        try:
+            raw = value.encode()
+        except UnicodeEncodeError as error:
+            raise LocalError(f"text has no UTF-8 form: {error.reason}") from None
+        Raw(self.limit).write(raw, parts)
 
     def read(self, cursor: Cursor) -> str:
         try:
@@ -141,10 +147,11 @@ class Pair:
 
 
 U8: Final = Number("B", 0, 2**8 - 1)
-U16: Final = Number("H", 0, 2**16 - 1)
+COUNT16: Final = Number("H", 1, 2**16 - 1)
+COUNT32: Final = Number("I", 1, 2**32 - 1)
+DIMENSION: Final = Number("I", 1, MAX_DIMENSION)
 U32: Final = Number("I", 0, 2**32 - 1)
 U64: Final = Number("Q", 0, 2**64 - 1)
-F64: Final = Number("d", -1e300, 1e300)
 POSITIVE: Final = Number("d", 5e-324, 1e300)
 HASH: Final = Raw(32, exact=32)
 NAME: Final = Text(MAX_NAME)
@@ -165,7 +172,7 @@ class Join:
     FIELDS: ClassVar[dict[str, Codec]] = {
         "parent": NAME,
         "kem": Raw(2048),
-        "devices": U32,
+        "devices": COUNT32,
         "last_round": U32,
         "last_epoch": U32,
         "renew": U8,
@@ -241,12 +248,12 @@ class Plan:
         "cohort": Many(NAME, MAX_MEMBERS),
         "model_version": U32,
         "model_hash": HASH,
-        "dimension": U32,
-        "devices": U32,
+        "dimension": DIMENSION,
+        "devices": COUNT32,
         "clip": POSITIVE,
-        "max_samples": U32,
-        "epochs": U16,
-        "batch_size": U16,
+        "max_samples": COUNT32,
+        "epochs": COUNT16,
+        "batch_size": COUNT16,
         "learning_rate": POSITIVE,
         "seed": U64,
         "deadline": POSITIVE,
@@ -355,3 +362,8 @@ def decode(kind: int, body: bytes | memoryview) -> Message:
     if cursor.at != len(cursor.data):
         raise Malformed(f"{len(cursor.data) - cursor.at} bytes too many after the message")
     return maker(**values)
+
+
+def reason(text: str) -> str:
+    """Text of whatever length and origin, cut to what a message's reason may hold."""
+    return text.encode(errors="replace")[:MAX_REASON].decode(errors="ignore")

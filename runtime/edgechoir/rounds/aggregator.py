@@ -406,7 +406,7 @@ def _done(s: Aggregator, now: float, entropy: Entropy) -> Step:
 def _fail(s: Aggregator, reason: str, now: float, entropy: Entropy) -> Step:
     if s.plan is None:
         raise LocalError("no round to fail")
-    round_, reason = s.plan.round, reason[: wire.MAX_REASON]
+    round_, reason = s.plan.round, wire.reason(reason)
     s, effects = _after_round(s, now, entropy)
     return s, [ToAll(wire.Abort(round_, reason)), RoundFailed(round_, reason), *effects]
 

@@ -148,7 +148,7 @@ def _begin(s: Participant, e: Begin, now: float, entropy: Entropy) -> Step:
 
 def _withdraw(s: Participant, e: Withdraw, now: float, entropy: Entropy) -> Step:
     effects = _abandon(s, e.reason)
-    effects.append(ToParent(wire.Leave(e.reason[: wire.MAX_REASON])))
+    effects.append(ToParent(wire.Leave(wire.reason(e.reason))))
     return _forget(replace(s, phase=Phase.IDLE, kem=None, wake=None)), effects
 
 
@@ -259,7 +259,7 @@ def _plan(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
     try:
         _check(s, plan)
     except RemoteError as error:
-        no = wire.Abort(plan.round, str(error)[: wire.MAX_REASON])
+        no = wire.Abort(plan.round, wire.reason(str(error)))
         return _ready(s, now), [*effects, Refused(error), ToParent(no)]
     s = replace(s, phase=Phase.WAITING, plan=plan, wake=now + plan.deadline)
     s, work = _try_work(s)
@@ -333,7 +333,7 @@ def _give_up(s: Participant, reason: str, now: float) -> Step:
     """Tell the parent that this round gets nothing from here."""
     if s.plan is None:
         raise LocalError("no round to give up")
-    no = wire.Abort(s.plan.round, reason[: wire.MAX_REASON])
+    no = wire.Abort(s.plan.round, wire.reason(reason))
     return _ready(s, now), [ToParent(no)]
 
 
