@@ -245,3 +245,21 @@ def test_a_packet_above_the_limit_ends_the_connection(fleet: Fleet, kind: Kind) 
         assert connect("dev-1").connect() == "connected"
 
     fleet.serve(kind, body)
+
+
+def test_a_persistent_mosquitto_keeps_retained_messages_over_a_restart(fleet: Fleet) -> None:
+    topic = f"{ROOT}/node/node-1/plan/0"
+
+    def before(connect: Connect) -> None:
+        node = connect("node-1")
+        node.connect()
+        node.publish(topic, b"plan", retain=True)
+
+    def after(connect: Connect) -> None:
+        device = connect("dev-1")
+        device.connect()
+        device.subscribe(f"{ROOT}/+/+/plan/#")
+        assert device.receive().payload == b"plan"
+
+    fleet.serve("mosquitto", before, persistent=True)
+    fleet.serve("mosquitto", after, persistent=True)
