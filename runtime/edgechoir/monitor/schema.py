@@ -18,5 +18,5 @@ def schema(channel: str) -> dict[str, Any]:
     """JSON Schema (2020-12) of what is published on a channel."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **DOCUMENTS[channel].model_json_schema(mode="serialization"),
+        **DOCUMENTS[channel].model_json_schema(),
     }
