@@ -29,15 +29,19 @@ class Chain:
 
     def at(self, round_: int) -> "Chain":
         """This chain moved forward to `round_`. Raises OutOfPlace for a round gone or too far."""
+        key = self.key
+        for _ in range(self.steps_to(round_)):
+            key = _expand(key, b"edgechoir chain next")
+        return Chain(key, round_)
+
+    def steps_to(self, round_: int) -> int:
+        """How many links lie between here and `round_`. Raises OutOfPlace as `at` does."""
         steps = round_ - self.round
         if not 0 <= steps <= MAX_JUMP:
             raise OutOfPlace(
                 f"round {round_} is not within {self.round}..{self.round + MAX_JUMP} of the chain"
             )
-        key = self.key
-        for _ in range(steps):
-            key = _expand(key, b"edgechoir chain next")
-        return Chain(key, round_)
+        return steps
 
     def pad_seed(self, context: bytes) -> bytes:
         """The 256-bit seed of this pair's pad in the round that `context` names."""

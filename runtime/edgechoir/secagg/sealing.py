@@ -29,6 +29,8 @@ MLKEM_BYTES: Final = 1184
 PUBLIC_BYTES: Final = MLKEM_BYTES + 32
 OVERHEAD: Final = 1088 + 32 + 16
 """What a box adds to its plaintext: ML-KEM ciphertext, X25519 share, GCM tag."""
+_PROBE: Final = X25519PrivateKey.from_private_bytes(bytes(32))
+"""Any private key finds a point of low order: they all share zero with it (RFC 7748, 6.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +50,24 @@ def new_kem_key(entropy: Entropy) -> KemKey:
 
 
 def check_public(public: bytes) -> MLKEM768X25519PublicKey:
-    """Parse a peer's public key. Raises Malformed."""
+    """Parse a peer's public key. Raises Malformed for any that cannot be sealed to."""
     if len(public) != PUBLIC_BYTES:
         raise Malformed(f"a KEM key has {PUBLIC_BYTES} bytes, saw {len(public)}")
     try:
-        return MLKEM768X25519PublicKey(
-            MLKEM768PublicKey.from_public_bytes(public[:MLKEM_BYTES]),
-            X25519PublicKey.from_public_bytes(public[MLKEM_BYTES:]),
-        )
+        lattice = MLKEM768PublicKey.from_public_bytes(public[:MLKEM_BYTES])
     except ValueError as error:
         raise Malformed(f"not a KEM key: {error}") from None
+    curve = X25519PublicKey.from_public_bytes(public[MLKEM_BYTES:])
+    try:
+        _PROBE.exchange(curve)
+    except ValueError:
+        raise Malformed("not a KEM key: its X25519 point is of low order") from None
+    return MLKEM768X25519PublicKey(lattice, curve)
 
 
 def seal(public: bytes, plaintext: bytes, info: bytes) -> bytes:
     """Box for the holder of `public`; it opens only under the same `info`. Raises Malformed."""
-    try:
-        return SUITE.encrypt(plaintext, check_public(public), info)
-    except ValueError as error:  # a low-order X25519 point
-        raise Malformed(f"cannot seal to this KEM key: {error}") from None
+    return SUITE.encrypt(plaintext, check_public(public), info)
 
 
 def unseal(key: KemKey, box: bytes, info: bytes) -> bytes:
