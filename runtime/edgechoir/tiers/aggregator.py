@@ -96,8 +96,7 @@ class AggregatorTier:
 
     def _begin(self) -> None:
         self._began = time.time()
-        counters = self.host.link.counters
-        self._bytes = (counters.bytes_up, counters.bytes_down)
+        self._bytes = (self.host.sent, self.host.received)
 
     def _end(self, outcome: str, reason: str, round_: int) -> None:
         self._outcome, self._reason = outcome, reason
@@ -164,7 +163,9 @@ class AggregatorTier:
                 )
             case Result():
                 self._total = one.total
-                self.host.spawn(self._report(one), "report")
+                sent, received = self.host.sent, self.host.received
+                moved = (sent - self._bytes[0], received - self._bytes[1])
+                self.host.spawn(self._report(one, moved), "report")
             case Finished(reason):
                 log.info("the run is over: %s", reason)
 
@@ -180,9 +181,8 @@ class AggregatorTier:
         )
         self.host.happen(order)
 
-    async def _report(self, result: Result) -> None:
+    async def _report(self, result: Result, moved: tuple[int, int]) -> None:
         total = result.total
-        counters = self.host.link.counters
         metrics = Metrics(
             federation=self.config.federation,
             tier=self.config.tier,
@@ -199,8 +199,8 @@ class AggregatorTier:
             samples=0 if total is None else total.samples,
             clipped_share=None if total is None else total.clipped_share,
             seconds=result.seconds,
-            bytes_up=counters.bytes_down - self._bytes[1],
-            bytes_down=counters.bytes_up - self._bytes[0],
+            bytes_up=moved[1],
+            bytes_down=moved[0],
             final=self._schedule is not None and bool(self._schedule.finished),
         )
         await self.host.publish_json("metrics", metrics.to_json(), qos=1)

@@ -96,6 +96,8 @@ class Device:
         self._trace = None if config.trace is None else Trace(config.trace.directory)
         self._job: asyncio.Task[None] | None = None
         self._published = 0.0
+        self._mark = (0, 0)
+        self._moved: tuple[int, int] | None = None
         self._swap = asyncio.Lock()
         self._enough = asyncio.Event()
         self._check_enough()
@@ -192,6 +194,10 @@ class Device:
                 pass
 
     def _start_job(self, plan: wire.Plan) -> None:
+        mark = (self.host.sent, self.host.received)
+        if self._job is not None:
+            self._moved = (mark[0] - self._mark[0], mark[1] - self._mark[1])
+        self._mark = mark
         if self._job is not None and not self._job.done():
             self._job.cancel()
         self._job = self.host.spawn(self._work(plan), f"round {plan.round}")
@@ -274,7 +280,13 @@ class Device:
             "model": {"version": self._held.version, "sha256": self._held.digest.hex()[:16]},
             "round": None
             if up is None
-            else {"number": up.last_round, "phase": up.phase.value, "epoch": up.epoch},
+            else {
+                "number": up.last_round,
+                "phase": up.phase.value,
+                "epoch": up.epoch,
+                "bytes_up": None if self._moved is None else self._moved[0],
+                "bytes_down": None if self._moved is None else self._moved[1],
+            },
             "inference": {
                 "answered": answers.answered,
                 "missed": answers.missed + dropped,

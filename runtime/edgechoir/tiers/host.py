@@ -82,6 +82,9 @@ class Host:
         self.started = time.time()
         self._began = time.monotonic()
         self._usage = usage(self._began)
+        self.sent = 0
+        """Bytes of signed messages handed to the broker, of whatever kind but JSON."""
+        self.received = 0
         self.alone = asyncio.Event()
         """Set once no other process of this identity is known to be alive."""
         self.tap: Callable[[bytes], None] | None = None
@@ -168,6 +171,7 @@ class Host:
         now = time.time()
         blob = self._assembler.feed(where.stream, message.payload, now)
         if blob is not None:
+            self.received += len(blob)
             if self.tap is not None and where.channel == "up":
                 self.tap(blob)
             self._carry_out(self.endpoint.receive(blob, now, retained=message.retained))
@@ -317,6 +321,8 @@ class Host:
 
     async def _send(self, out: Outgoing | Record) -> None:
         place = self.place
+        if isinstance(out, Outgoing):
+            self.sent += len(out.data)
         if isinstance(out, Record):
             await asyncio.to_thread(
                 self.journal.mark_round_used,

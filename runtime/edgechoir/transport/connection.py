@@ -54,6 +54,8 @@ class MqttSettings:
     tls: TlsFiles | None = None
     will: Will | None = None
     keepalive: int = 20
+    mqtt5: bool | None = None
+    """True or False: only that version of MQTT is spoken; None: 5, then 3.1.1."""
     connect_timeout: float = 10.0
     retry_first: float = 0.5
     retry_last: float = 30.0

@@ -52,7 +52,7 @@ class MqttLink:
         self._handlers = Handlers(self._arrived, self._published, self._subscribed)
         self._connection: Connection | None = None
         self._connections = self._served = 0
-        self._mqtt5: bool | None = None
+        self._mqtt5 = settings.mqtt5
         self._keeper: asyncio.Task[None] | None = None
         self.counters = Counters()
 

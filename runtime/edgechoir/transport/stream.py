@@ -28,6 +28,8 @@ class TlsFiles:
     ca: Path
     certificate: Path
     key: Path
+    server_name: str | None = None
+    """The name in the broker's certificate, where it is not the host connected to."""
 
     def context(self) -> ssl.SSLContext:
         """Mutual TLS 1.2 or newer, the server's name checked. Raises OperatorError.
@@ -188,7 +190,8 @@ async def open_stream(
             # A half-open connection with data under way fails after one keep-alive, not minutes.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(keepalive * 1000))
         if context:
-            sock = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            name = tls.server_name if tls and tls.server_name else host
+            sock = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
             await _handshake(sock)
     except BaseException as error:
         if sock is not None:

@@ -1,7 +1,6 @@
-"""From a configuration to a running process of a tier: identity, state, link, state machines."""
+"""From a configuration to the parts of a running process: identity, journal, link, endpoint."""
 
 import fcntl
-import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,10 +8,13 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from edgechoir.bundle.load import load_bundle
-from edgechoir.config.tiers import CloudConfig, DeviceConfig, EdgeCloudConfig, NodeConfig
+from edgechoir.config.tiers import (
+    CloudConfig,
+    DeviceConfig,
+    EdgeCloudConfig,
+    MonitorConfig,
+    NodeConfig,
+)
 from edgechoir.errors import OperatorError
 from edgechoir.fleet.enrolment import Member, load_member
 from edgechoir.identity.envelope import Signer, Verifier
@@ -23,110 +25,27 @@ from edgechoir.rounds.aggregator import Aggregator, Limits
 from edgechoir.rounds.endpoint import Endpoint, Outcome
 from edgechoir.rounds.joint import Joint
 from edgechoir.rounds.participant import Participant, Policy
-from edgechoir.rounds.schedule import Course, Schedule
 from edgechoir.store.journal import RoundJournal
-from edgechoir.store.samples import SampleStore
-from edgechoir.store.versions import ModelVersions
-from edgechoir.tiers.aggregator import AggregatorTier
-from edgechoir.tiers.device import Device
-from edgechoir.tiers.host import (
-    MAX_BLOB,
-    Host,
-    Place,
-    base_status,
-    fatal_is_plain,
-    new_instance,
-)
+from edgechoir.tiers.host import MAX_BLOB, Host, Place, base_status, new_instance
 from edgechoir.transport.link import Will
 from edgechoir.transport.mqtt import MqttLink, MqttSettings, TlsFiles
 from edgechoir.transport.topics import topic
 from edgechoir.types import Address, MemberId
 
-log: Final = logging.getLogger(__name__)
-
-FOREVER: Final = 2**31
 MAX_PEERS: Final = 256
 
 TierConfig = DeviceConfig | NodeConfig | EdgeCloudConfig | CloudConfig
 
 
-async def run_device(config: DeviceConfig) -> None:
-    """Serve as a device until cancelled. Raises EdgechoirError."""
-    bundle = load_bundle(config.model.bundle)
-    manifest = bundle.manifest
-    with _state(config.state):
-        samples = SampleStore(
-            config.state / "samples.db",
-            manifest.input_shape,
-            0 if manifest.task == "classification" else len(manifest.outputs),
-            max_rows=config.sensor.store.rows,
-            max_bytes=config.sensor.store.bytes,
-        )
-        versions = ModelVersions(config.state / "models.db")
-        try:
-            device = Device(config, bundle, samples, versions)
-            async with _host(config, device.describe, device.handle) as host:
-                device.host = host
-                async with fatal_is_plain():
-                    await device.run()
-        finally:
-            samples.close()
-            versions.close()
-
-
-async def run_aggregator(config: NodeConfig | EdgeCloudConfig | CloudConfig) -> None:
-    """Serve as node, edge cloud or cloud until cancelled. Raises EdgechoirError."""
-    with _state(config.state):
-        versions = ModelVersions(config.state / "models.db")
-        try:
-            schedule = _schedule(config, versions) if isinstance(config, CloudConfig) else None
-            tier = AggregatorTier(config, versions, schedule)
-            async with _host(config, tier.describe, tier.handle) as host:
-                tier.host = host
-                async with fatal_is_plain():
-                    await tier.run()
-        finally:
-            versions.close()
-
-
-def _schedule(config: CloudConfig, versions: ModelVersions) -> Schedule:
-    """The root's schedule, going on where an earlier process stopped."""
-    rounds, training, update = config.rounds, config.training, config.update
-    course = Course(
-        rounds=rounds.rounds or FOREVER,
-        deadline=rounds.deadline_s,
-        pause=rounds.pause_s,
-        target_accuracy=rounds.target_accuracy,
-        patience=rounds.patience,
-        epochs=training.epochs,
-        batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-        clip=update.clip,
-        max_samples=update.max_samples,
-        seed=int.from_bytes(os.urandom(4)),
-    )
-    kept = versions.latest()
-    if kept is None:
-        weights, version = load_bundle(config.model.bundle).params, 0
-    else:
-        weights, version = kept.params, kept.version
-    journal = RoundJournal(config.state / "journal.db")
-    try:
-        last = journal.last_round(config.federation)
-    finally:
-        journal.close()
-    return Schedule(course, np.array(weights, np.float32), version, last, done=version)
-
-
 @asynccontextmanager
-async def _host(
+async def host_of(
     config: TierConfig,
     describe: Callable[[], dict[str, Any]],
     handle: Callable[[Outcome], None],
 ) -> AsyncIterator[Host]:
     """Identity, journal, link and endpoint of a member, for the time of the block."""
     member = load_member(config.identity, time.time())
-    _check_identity(config, member)
+    check_identity(config, member)
     instance = new_instance()
     place = Place(
         federation=config.federation,
@@ -145,7 +64,7 @@ async def _host(
             Gate(MAX_PEERS),
             os.urandom,
         )
-        async with link_of(config, member, place) as link:
+        async with link_of(config, member, will_of(place)) as link:
             host = Host(place, link, endpoint, journal, describe, handle)
             try:
                 yield host
@@ -186,21 +105,31 @@ def _joint(config: TierConfig, member: Member, place: Place, last_round: int) ->
     return Joint(up, down)
 
 
-def link_of(config: TierConfig, member: Member, place: Place) -> MqttLink:
-    """The member's link, with a last will that says `lost`."""
-    will = Status.model_validate(base_status(place, MemberState.LOST, time.time()))
-    paths = member.paths
+def link_of(config: TierConfig | MonitorConfig, member: Member, will: Will | None) -> MqttLink:
+    """A member's link to the fleet's broker.
+
+    Whoever knows a client id can take over its session at some brokers, so its random part is
+    drawn here and appears nowhere else.
+    """
+    paths, broker = member.paths, config.broker
     return MqttLink(
         MqttSettings(
-            config.broker.host,
-            config.broker.port,
-            str(place.me.member),
-            place.instance,
-            tls=TlsFiles(paths.ca, paths.certificate, paths.key),
-            will=Will(str(topic(place.federation, place.me, "status")), will.to_json()),
-            keepalive=config.broker.keep_alive_s,
+            broker.host,
+            broker.port,
+            str(member.address.member),
+            os.urandom(16),
+            tls=TlsFiles(paths.ca, paths.certificate, paths.key, broker.server_name),
+            will=will,
+            keepalive=broker.keep_alive_s,
+            mqtt5={"auto": None, "5": True, "3.1.1": False}[broker.protocol],
         )
     )
+
+
+def will_of(place: Place) -> Will:
+    """The status that the broker sets for a process that goes without a word."""
+    will = Status.model_validate(base_status(place, MemberState.LOST, time.time()))
+    return Will(str(topic(place.federation, place.me, "status")), will.to_json())
 
 
 def parent_of(config: TierConfig) -> Address | None:
@@ -210,7 +139,8 @@ def parent_of(config: TierConfig) -> Address | None:
     return Address(config.parent_tier, MemberId(config.parent))
 
 
-def _check_identity(config: TierConfig, member: Member) -> None:
+def check_identity(config: TierConfig | MonitorConfig, member: Member) -> None:
+    """Raises OperatorError where the identity directory is another member's."""
     expected = f"{config.federation}/{config.tier}/{config.member}"
     seen = f"{member.certificate.federation}/{member.address}"
     if seen != expected:
@@ -221,7 +151,7 @@ def _check_identity(config: TierConfig, member: Member) -> None:
 
 
 @contextmanager
-def _state(directory: Path) -> Iterator[None]:
+def state_held(directory: Path) -> Iterator[None]:
     """Hold the state directory for this process alone."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,0 +1,1 @@
+"""The commands of `edgechoir`, one file each."""

@@ -1,0 +1,54 @@
+"""`edgechoir bundle`: build a model bundle from a torch module, or check one."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Add the parser and those of its actions."""
+    command = commands.add_parser(
+        "bundle",
+        help="build and check model bundles",
+        description="A bundle is a model as data: manifest, training graph, ONNX and parameters.",
+    )
+    actions = command.add_subparsers(title="actions", metavar="ACTION", required=True)
+    build = actions.add_parser(
+        "build", help="from a Python file", description="Build a bundle from a torch module."
+    )
+    build.add_argument("model", type=Path, help="the Python file that defines the model")
+    build.add_argument("output", type=Path, help="the directory to write")
+    build.add_argument("--seed", type=int, default=0, help="of the first parameters (0)")
+    build.set_defaults(run=run_build)
+    verify = actions.add_parser(
+        "verify", help="check a bundle", description="Check everything about a bundle."
+    )
+    verify.add_argument("bundle", type=Path, help="the bundle's directory")
+    verify.add_argument("--json", action="store_true", help="print its manifest as JSON")
+    verify.set_defaults(run=run_verify)
+
+
+def run_build(args: argparse.Namespace) -> int:
+    """Build it."""
+    from edgechoir.bundle.build import build_bundle
+
+    bundle = build_bundle(args.model, args.output, args.seed)
+    print(f"{args.output}: {bundle.manifest.name}, {bundle.manifest.size} parameters")
+    return 0
+
+
+def run_verify(args: argparse.Namespace) -> int:
+    """Load it, which checks it."""
+    from edgechoir.bundle.load import load_bundle
+
+    bundle = load_bundle(args.bundle)
+    if args.json:
+        print(json.dumps(bundle.manifest.model_dump(mode="json"), indent=2))
+    else:
+        manifest = bundle.manifest
+        print(
+            f"{args.bundle}: sound. {manifest.name}, {manifest.task}, {manifest.size} parameters, "
+            f"inputs {list(manifest.input_shape)}, {len(manifest.outputs)} outputs"
+        )
+    return 0

@@ -1,0 +1,78 @@
+"""`edgechoir enrol`: give a member its identity; its key never leaves its directory."""
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from edgechoir.commands import passphrase
+from edgechoir.commands.authority import TIERS
+
+
+def add(commands: Any) -> None:
+    """Add the parser."""
+    command = commands.add_parser(
+        "enrol",
+        help="give a member its key and certificate",
+        description=(
+            "Make a member's key and a request for the CA; with --ca, where the CA is on this "
+            "machine, sign and install in one go; with --certificate install what the CA signed."
+        ),
+    )
+    command.add_argument("directory", type=Path, help="the member's identity directory")
+    command.add_argument("--federation", help="the federation's name")
+    command.add_argument("--tier", choices=TIERS, help="what the member is")
+    command.add_argument("--member", help="the member's id")
+    command.add_argument("--ca", type=Path, metavar="DIR", help="the CA's directory, if it is here")
+    command.add_argument("--days", type=int, default=365, help="with --ca: how long it is valid")
+    command.add_argument("--certificate", type=Path, metavar="FILE", help="what the CA signed")
+    command.add_argument("--ca-certificate", type=Path, metavar="FILE", help="the CA's ca.crt")
+    passphrase.add(command)
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Request, or install, or both."""
+    from edgechoir.errors import OperatorError
+    from edgechoir.fleet.enrolment import install_certificate, make_request
+    from edgechoir.fleet.files import read_file
+
+    now = time.time()
+    if args.certificate is not None:
+        if args.ca_certificate is None:
+            raise OperatorError("to install a certificate, name the CA's with --ca-certificate")
+        installed = install_certificate(
+            args.directory,
+            read_file(args.certificate, "get it from the CA"),
+            read_file(args.ca_certificate, "get it from the CA"),
+            now,
+        )
+        print(f"{installed.address} is enrolled in {args.directory}")
+        return 0
+    names = {"--federation": args.federation, "--tier": args.tier, "--member": args.member}
+    missing = [option for option, value in names.items() if value is None]
+    if missing:
+        raise OperatorError(f"to make a request, give {', '.join(missing)}")
+    request = make_request(args.directory, args.federation, args.member, args.tier, os.urandom)
+    if args.ca is None:
+        print(
+            f"{request} written. On the CA's machine: edgechoir ca sign DIR {request.name} "
+            f"--tier {args.tier}; then here: edgechoir enrol {args.directory} "
+            "--certificate FILE --ca-certificate FILE"
+        )
+        return 0
+    from edgechoir.fleet.authority_dir import sign_request
+
+    issued = sign_request(
+        args.ca,
+        read_file(request, ""),
+        args.tier,
+        now,
+        args.days,
+        os.urandom,
+        passphrase.read(args),
+    )
+    install_certificate(args.directory, issued.pem, read_file(args.ca / "ca.crt", ""), now)
+    print(f"{issued}: enrolled in {args.directory}")
+    return 0

@@ -1,0 +1,33 @@
+"""A device's process: its stores, its work and its host put together."""
+
+from edgechoir.bundle.load import load_bundle
+from edgechoir.config.tiers import DeviceConfig
+from edgechoir.store.samples import SampleStore
+from edgechoir.store.versions import ModelVersions
+from edgechoir.tiers.device import Device
+from edgechoir.tiers.host import fatal_is_plain
+from edgechoir.tiers.process import host_of, state_held
+
+
+async def run_device(config: DeviceConfig) -> None:
+    """Serve as a device until cancelled. Raises EdgechoirError."""
+    bundle = load_bundle(config.model.bundle)
+    manifest = bundle.manifest
+    with state_held(config.state):
+        samples = SampleStore(
+            config.state / "samples.db",
+            manifest.input_shape,
+            0 if manifest.task == "classification" else len(manifest.outputs),
+            max_rows=config.sensor.store.rows,
+            max_bytes=config.sensor.store.bytes,
+        )
+        versions = ModelVersions(config.state / "models.db")
+        try:
+            device = Device(config, bundle, samples, versions)
+            async with host_of(config, device.describe, device.handle) as host:
+                device.host = host
+                async with fatal_is_plain():
+                    await device.run()
+        finally:
+            samples.close()
+            versions.close()
