@@ -21,6 +21,8 @@ HALF: Final = 2**31
 TAIL: Final = ("samples", "clipped", "ones", "held_out", "correct", "loss")
 LOSS_STEPS: Final = 1024
 """Fixed-point steps per unit of loss."""
+CLIPS: Final = (1e-20, 1e20)
+"""Clips for which no step of the code leaves the range of float32."""
 BLOCK: Final = 64 * 1024
 
 
@@ -62,6 +64,8 @@ class Encoding:
     def __post_init__(self) -> None:
         if self.dimension < 1 or self.devices < 1 or self.max_samples < 1 or not self.clip > 0:
             raise LocalError(f"not an encoding: {self}")
+        if not CLIPS[0] <= self.clip <= CLIPS[1]:
+            raise BadUpdate(f"a clip of {self.clip:g}, expected {CLIPS[0]:g} to {CLIPS[1]:g}")
         if self.share < 2 or self.max_samples > self.share:
             raise BadUpdate(
                 f"{self.devices} devices of up to {self.max_samples} samples overflow a 32-bit ring"
@@ -107,10 +111,17 @@ class Encoding:
             part += noise[start:stop] / 2.0**32
             np.floor(part, out=part)
             out[start:stop] = part.astype(np.int64).astype(np.uint32)
-        loss = figures.loss_sum * LOSS_STEPS if np.isfinite(figures.loss_sum) else 0.0
-        tail = (weight, clipped, 1, figures.held_out, figures.correct, loss)
+        tail = (weight, clipped, 1, *self._fit_figures(figures))
         out[self.dimension :] = [int(min(max(v, 0), self.share)) for v in tail]
         return out
+
+    def _fit_figures(self, figures: Figures) -> tuple[float, float, float]:
+        """Hold-out rows, right ones and loss steps. A device whose share is too small for them
+        stands for fewer rows, so that their means stay what they are; a loss that is not finite
+        counts as the largest there is."""
+        loss = figures.loss_sum * LOSS_STEPS if np.isfinite(figures.loss_sum) else self.share
+        fit = min(1.0, self.share / max(figures.held_out, loss, 1))
+        return figures.held_out * fit, figures.correct * fit, loss * fit
 
     def decode(self, total: Ring) -> Total:
         """Read a sum over devices. Raises BadUpdate where it cannot be one: a wrong unmask."""
