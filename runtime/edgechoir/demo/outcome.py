@@ -114,10 +114,9 @@ def table(found: dict[str, Any]) -> str:
 
 
 def draw(trace: Path, picture: Path) -> Path | None:
-    """Histogram of one device's true vector beside the masked one; None without a trace."""
+    """Histograms of one device's true vector and of the masked one; None without a trace."""
     try:
-        true = np.load(trace / f"true-{TRACED}.npy").view(np.int32)
-        masked = np.load(trace / f"masked-{TRACED}.npy").view(np.int32)
+        vectors = [np.load(trace / f"{what}-{TRACED}.npy") for what in ("true", "masked")]
     except OSError:
         return None
     import matplotlib as mpl
@@ -125,15 +124,22 @@ def draw(trace: Path, picture: Path) -> Path | None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    left.hist(true[: -len(TAIL)], bins=80, color="#3a7d44")
-    left.set_title(f"{TRACED}: its true update (never leaves it)")
-    right.hist(masked[: -len(TAIL)], bins=80, color="#7a7a7a")
-    right.set_title("what its node could see")
+    true, masked = (vector.view(np.int32)[: -len(TAIL)] for vector in vectors)
+    ring = (-(2**31), 2**31)
+    figure, (close, left, right) = plt.subplots(1, 3, figsize=(13, 4))
+    close.hist(true, bins=80, color="#3a7d44")
+    close.set_title(f"{TRACED}: its true update, at its own scale")
+    left.hist(true, bins=80, range=ring, color="#3a7d44")
+    left.set_title("the same, at the scale of the ring")
+    right.hist(masked, bins=80, range=ring, color="#7a7a7a")
+    right.set_title("what its node could see of it")
     for axis in (left, right):
+        axis.set_xlim(*ring)
+        axis.set_ylim(0, len(true) * 1.05)
+    right.set_ylim(0, None)
+    for axis in (close, left, right):
         axis.set_xlabel("coordinate, as a signed 32-bit number")
-        axis.set_xlim(-(2**31), 2**31)
-        axis.set_yscale("log")
+        axis.set_ylabel("coordinates")
     figure.tight_layout()
     figure.savefig(picture, dpi=110)
     plt.close(figure)
