@@ -71,6 +71,16 @@ def test_each_source_has_its_own_keys() -> None:
     assert mqtt.sensor.port == 1883
 
 
+def test_bounds_and_columns_are_one_or_several() -> None:
+    several = DEVICE + "x = ['a', 'b']\n[sensor.check]\nmin = [0, -1.5]\nmax = 7\n"
+    config = parse(several, Path())
+    assert isinstance(config, DeviceConfig)
+    assert isinstance(config.sensor, ReplaySensor)
+    assert config.sensor.x == ("a", "b")
+    assert config.sensor.check.min == (0.0, -1.5)
+    assert config.sensor.check.max == 7.0
+
+
 def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
     text = (
         DEVICE + '[[pipeline]]\nop = "scale"\nby = 0.5\n[[pipeline]]\nop = "window"\nsizes = [8]\n'
@@ -175,6 +185,22 @@ def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
         (
             DEVICE + "[sensor.check]\nmin = 2.0\nmax = 1.0\n",
             "choir.toml:12: sensor.check: min is 2.0 and max 1.0: min must be smaller",
+        ),
+        (
+            DEVICE + "[sensor.check]\nmin = [0.0, 2.0]\nmax = 2.0\n",
+            "choir.toml:12: sensor.check: min is 2.0 and max 2.0: min must be smaller",
+        ),
+        (
+            DEVICE + "[sensor.check]\nmin = [0.0, 2.0]\nmax = [1.0, 3.0, 5.0]\n",
+            "choir.toml:12: sensor.check: min has 2 numbers and max 3: give as many",
+        ),
+        (
+            DEVICE + "[sensor.check]\nmin = [0.0, 'a']\n",
+            'choir.toml:13: sensor.check.min is "a"; allowed: a number or an array, each a number',
+        ),
+        (
+            DEVICE + "x = []\n",
+            "choir.toml:12: sensor.x is an array; allowed: text or an array, each text",
         ),
         (
             "broker = 3\n" + NODE,
