@@ -18,6 +18,8 @@ from edgechoir.errors import BadUpdate, LocalError
 from edgechoir.types import Floats, Ring
 
 HALF: Final = 2**31
+MAX_DEVICES: Final = (HALF - 1) // 2
+"""In the whole tree: with more, a device's share of the ring is less than 2."""
 TAIL: Final = ("samples", "clipped", "ones", "held_out", "correct", "loss")
 LOSS_STEPS: Final = 1024
 """Fixed-point steps per unit of loss."""

@@ -19,11 +19,13 @@ from edgechoir import wire
 from edgechoir.errors import (
     BadUpdate,
     LocalError,
+    Malformed,
     OutOfPlace,
+    PolicyViolation,
     UnknownMember,
 )
 from edgechoir.identity.envelope import Verifier
-from edgechoir.learning.fixed_point import Encoding
+from edgechoir.learning.fixed_point import MAX_DEVICES, Encoding
 from edgechoir.rounds.epoch import (
     Entry,
     expect,
@@ -56,6 +58,9 @@ BELOW: Final = {
     "cloud": ("device", "node", "edge-cloud"),
 }
 """Which tiers may join which."""
+MAX_AHEAD: Final = 2**24
+LAST: Final = 2**31
+"""How far a child may move our rounds and epochs, at once and at all: their numbers are 32 bits."""
 
 
 class Phase(Enum):
@@ -144,6 +149,7 @@ def _join(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
         raise UnknownMember(f"a {e.sender.tier} cannot join a {s.who.address.tier}")
     entry = read_join(e.envelope, s.who.verifier, s.who.address, now)
     name = str(e.sender.member)
+    _believe(s, name, entry.join)
     current = s.members.get(name)
     if entry.join.renew and current is not None and current.entry.instance == e.instance:
         child = replace(current, renewal=(entry, e.envelope))
@@ -158,6 +164,21 @@ def _join(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
         s = replace(s, members={n: c for n, c in s.members.items() if n != name})
         return _fail(s, f"{name} joined anew before it uploaded", now, entropy)
     return _gather(s, now, entropy)
+
+
+def _believe(s: Aggregator, name: str, join: wire.Join) -> None:
+    """Raises PolicyViolation for numbers in a Join that would carry ours beyond their fields."""
+    for what, claimed, ours in (
+        ("round", join.last_round, s.last_round),
+        ("epoch", join.last_epoch, s.epoch),
+    ):
+        if claimed > min(ours + MAX_AHEAD, LAST):
+            raise PolicyViolation(f"{name} claims {what} {claimed}, here it is {ours}")
+    entries = [child.entry for child in (*s.members.values(), *s.pending.values())]
+    entries += [child.renewal[0] for child in s.members.values() if child.renewal]
+    others = sum(one.join.devices for one in entries if one.address.member != name)
+    if others + join.devices > MAX_DEVICES:
+        raise PolicyViolation(f"{name} claims {join.devices} devices, more than can be added up")
 
 
 def _gather(s: Aggregator, now: float, entropy: Entropy) -> Step:
@@ -214,7 +235,11 @@ def _bundles(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
     name = _member(s, e)
     if (message.epoch, message.roster) != (s.epoch, s.roster):
         raise OutOfPlace(f"bundles for epoch {message.epoch}, this is epoch {s.epoch}")
-    s = replace(s, bundles={**s.bundles, name: dict(message.sealed)})
+    sealed = dict(message.sealed)
+    unsealed = sorted(s.members.keys() - sealed.keys() - {name})
+    if unsealed:
+        raise Malformed(f"{name} sealed nothing to {', '.join(unsealed)}")
+    s = replace(s, bundles={**s.bundles, name: sealed})
     return _close_keying(s, now, entropy) if s.members.keys() <= s.bundles.keys() else (s, [])
 
 

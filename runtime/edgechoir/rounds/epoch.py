@@ -103,15 +103,15 @@ def open_bundles(
     for them, box in delivery.sealed:
         try:
             if them not in entries or them == me or them in chains:
-                raise Malformed(f"a bundle comes from {them!r}, who has no place in the roster")
+                raise Malformed("its sender has no place in the roster, or has one already")
             names = _names(delivery.roster, them, me)
             inside = unseal(kem, box, names)
             if len(inside) != SECRET_BYTES + SIGNATURE_BYTES:
-                raise Malformed(f"the bundle of {them} holds {len(inside)} bytes")
+                raise Malformed(f"it holds {len(inside)} bytes")
             secret, signature = inside[:SECRET_BYTES], inside[SECRET_BYTES:]
             verify(entries[them].certificate.public_key, signature, names + secret)
         except RemoteError as error:
-            errors.append(error)
+            errors.append(type(error)(f"the bundle of {them!r}: {error}"))
             continue
         chains[them] = pair_chain(secrets[them], secret, me, them, delivery.roster, first_round)
     return chains, errors

@@ -235,7 +235,10 @@ def _delivery(s: Participant, e: Received, now: float, entropy: Entropy) -> Step
     effects: list[Effect] = [Refused(error) for error in errors]
     effects.append(ToParent(_join(s, renew=1)))
     if early is not None:
-        s, more = _plan(s, early, now, entropy)
+        try:
+            s, more = _plan(s, early, now, entropy)
+        except RemoteError as error:  # of an earlier epoch: the delivery is good all the same
+            more = [Refused(error)]
         effects += more
     return s, effects
 
@@ -281,6 +284,8 @@ def _check(s: Participant, plan: wire.Plan) -> None:
     unkeyed = sorted(others - s.chains.keys())
     if unkeyed:
         raise PolicyViolation(f"no pair secret with {', '.join(unkeyed)}")
+    for them in others:
+        s.chains[them].steps_to(plan.round)
     if s.devices > plan.devices:
         raise PolicyViolation(f"{s.devices} devices here, the plan is for {plan.devices} in all")
     _encoding(plan)

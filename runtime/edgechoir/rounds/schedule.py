@@ -66,7 +66,8 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The whole state. `done` counts the rounds that gave a sum; `wake` is when a Tick is due."""
+    """The whole state. `round` is the last one spent, here or by a child, `ordered` the last one
+    ordered; `done` counts the rounds that gave a sum; `wake` is when a Tick is due."""
 
     course: Course
     weights: Floats
@@ -81,6 +82,7 @@ class Schedule:
     stale: int = 0
     finished: str = ""
     wake: float | None = None
+    ordered: int = 0
 
 
 Did = Order | Publish | Result | Finished
@@ -110,7 +112,8 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
     if s.running or s.finished or not s.devices or (s.wake is not None and now < s.wake):
         return s, []
     course = s.course
-    s = replace(s, round=s.round + 1, running=True, began=now, wake=None)
+    following = s.round + 1
+    s = replace(s, round=following, ordered=following, running=True, began=now, wake=None)
     order = Order(
         round=s.round,
         model_version=s.version,
@@ -174,7 +177,7 @@ def _enough(s: Schedule, total: Total) -> str:
 
 
 def _failed(s: Schedule, round_: int, reason: str, now: float) -> tuple[Schedule, list[Did]]:
-    if not s.running or round_ != s.round:
+    if not s.running or round_ != s.ordered:
         return s, []
     result = Result(round_, s.version, now - s.began, None, reason)
     pause = min(0.2 * 2**s.failures, MAX_BACKOFF_S)
