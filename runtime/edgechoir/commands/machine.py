@@ -33,8 +33,8 @@ LIBRARIES: Final = {
 }
 INFERENCE_MB: Final = 150
 """A process that infers takes about 110 MB."""
-TRAINING_MB: Final = 500
-"""One that trains has a worker of about 350 MB beside it."""
+TRAINING_MB: Final = 400
+"""One that trains has a worker of about 250 MB beside it."""
 DISK_MB: Final = 50
 
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 from edgechoir.errors import LinkError, Malformed, OperatorError
 from edgechoir.monitor.records import Metrics
-from edgechoir.monitor.status import MemberState, Status
-from edgechoir.monitor.status import parse as parse_status
+from edgechoir.monitor.status import MemberState, Status, parse_at
 from edgechoir.transport.link import Link
 from edgechoir.transport.topics import monitor_filters, parse
 
@@ -51,7 +50,7 @@ async def follow(link: Link, seen: Seen, on_round: Callable[[Metrics], None]) ->
         try:
             where = parse(message.topic)
             if where.channel == "status":
-                seen.statuses[str(where.member)] = parse_status(message.payload)
+                seen.statuses[str(where.member)] = parse_at(where, message.payload)
             elif where.channel == "metrics":
                 metrics = Metrics.from_json(message.payload)
                 seen.rounds.append(metrics)

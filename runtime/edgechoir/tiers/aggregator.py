@@ -51,7 +51,6 @@ class AggregatorTier:
         self._total: Total | None = None
         self._members: tuple[str, ...] = ()
         self._bytes = (0, 0)
-        self._alarm: asyncio.TimerHandle | None = None
         directory = (
             None if isinstance(config, CloudConfig) or config.trace is None else config.trace
         )
@@ -136,15 +135,7 @@ class AggregatorTier:
         self._schedule, did = step_schedule(self._schedule, event, time.time())
         for one in did:
             self._did(one)
-        self._set_alarm()
-
-    def _set_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        if self._schedule is not None and self._schedule.wake is not None:
-            delay = max(self._schedule.wake - time.time(), 0.0) + 0.001
-            self._alarm = asyncio.get_running_loop().call_later(delay, self._move, Tick())
+        self.host.set_alarm("schedule", self._schedule.wake, lambda: self._move(Tick()))
 
     def _did(self, one: Order | Publish | Result | Finished) -> None:
         match one:

@@ -12,19 +12,21 @@ from edgechoir.store.journal import RoundJournal
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.aggregator import AggregatorTier
 from edgechoir.tiers.host import fatal_is_plain
-from edgechoir.tiers.process import host_of, state_held
+from edgechoir.tiers.process import OpenLink, host_of, link_of, state_held
 
 FOREVER: Final = 2**31
 
 
-async def run_aggregator(config: NodeConfig | EdgeCloudConfig | CloudConfig) -> None:
+async def run_aggregator(
+    config: NodeConfig | EdgeCloudConfig | CloudConfig, open_link: OpenLink = link_of
+) -> None:
     """Serve as node, edge cloud or cloud until cancelled. Raises EdgechoirError."""
     with state_held(config.state):
         versions = ModelVersions(config.state / "models.db")
         try:
             schedule = _schedule(config, versions) if isinstance(config, CloudConfig) else None
             tier = AggregatorTier(config, versions, schedule)
-            async with host_of(config, tier.describe, tier.handle) as host:
+            async with host_of(config, tier.describe, tier.handle, open_link) as host:
                 tier.host = host
                 async with fatal_is_plain():
                     await tier.run()

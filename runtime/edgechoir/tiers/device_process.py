@@ -6,10 +6,10 @@ from edgechoir.store.samples import SampleStore
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.device import Device
 from edgechoir.tiers.host import fatal_is_plain
-from edgechoir.tiers.process import host_of, state_held
+from edgechoir.tiers.process import OpenLink, host_of, link_of, state_held
 
 
-async def run_device(config: DeviceConfig) -> None:
+async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> None:
     """Serve as a device until cancelled. Raises EdgechoirError."""
     bundle = load_bundle(config.model.bundle)
     manifest = bundle.manifest
@@ -24,7 +24,7 @@ async def run_device(config: DeviceConfig) -> None:
         versions = ModelVersions(config.state / "models.db")
         try:
             device = Device(config, bundle, samples, versions)
-            async with host_of(config, device.describe, device.handle) as host:
+            async with host_of(config, device.describe, device.handle, open_link) as host:
                 device.host = host
                 async with fatal_is_plain():
                     await device.run()

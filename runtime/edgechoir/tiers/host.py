@@ -6,6 +6,7 @@ that report back as events. A host that loses its broker goes on with what it ca
 """
 
 import asyncio
+import hashlib
 import logging
 import os
 import time
@@ -24,15 +25,22 @@ from edgechoir.errors import (
     RemoteError,
 )
 from edgechoir.monitor.health import health, usage
-from edgechoir.monitor.status import MemberState, Status
-from edgechoir.monitor.status import parse as parse_status
+from edgechoir.monitor.status import MemberState, Status, parse_at
 from edgechoir.rounds.endpoint import Endpoint, Outcome, Outgoing
 from edgechoir.rounds.events import Begin, Event, Gone, Record, Refused, Tick
 from edgechoir.rounds.participant import Phase
 from edgechoir.store.journal import RoundJournal
 from edgechoir.transport.blobs import Assembler, send_blob
 from edgechoir.transport.link import Link, Message
-from edgechoir.transport.topics import channel_filter, parse, topic
+from edgechoir.transport.topics import (
+    BULK_CHANNELS,
+    Topic,
+    channel_filter,
+    down_filter,
+    parse,
+    topic,
+    up_filter,
+)
 from edgechoir.types import Address
 
 log: Final = logging.getLogger(__name__)
@@ -57,6 +65,14 @@ class Place:
     parent: Address | None
     instance: bytes
     keep_alive: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """What waits to be sent. `record` is written down before it leaves, and goes if it goes."""
+
+    out: Outgoing
+    record: Record | None
 
 
 class Host:
@@ -92,9 +108,13 @@ class Host:
         self._describe = describe
         self._handle = handle
         self._assembler = Assembler(MAX_BLOB, max_open=64, max_total_bytes=2 * MAX_BLOB)
-        self._outbox: asyncio.Queue[Outgoing | Record] = asyncio.Queue(MAX_WAITING)
+        self._outbox: asyncio.Queue[_Letter] = asyncio.Queue(MAX_WAITING)
+        self._retained: dict[str, Outgoing] = {}
+        """The latest of each channel that the broker keeps for us."""
+        self._taken: dict[str, bytes] = {}
+        """The hash of the latest blob of each such channel of the parent."""
         self._changed = asyncio.Event()
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarms: dict[str, asyncio.TimerHandle] = {}
         self._group: asyncio.TaskGroup | None = None
         self._watched: set[Address] = set()
         self._peers: dict[Address, tuple[str, bytes]] = {}
@@ -105,28 +125,34 @@ class Host:
 
     async def run(self) -> None:
         """Serve until cancelled. Raises OperatorError for a second process of this identity."""
-        place = self.place
         async with asyncio.TaskGroup() as group:
             self._group = group
-            group.create_task(self._send_all(), name="send")
-            group.create_task(self._read(), name="read")
-            await self._watch(place.me)
-            group.create_task(self._become_alone(), name="single process")
-            group.create_task(self._publish_status(), name="status")
-            if place.parent is not None:
-                await self._watch(place.parent)
-                for channel in ("model", "roster", "plan"):
-                    await self._subscribe(
-                        channel_filter(place.federation, channel, place.parent).replace("/#", "/+")
-                    )
-                await self._subscribe(f"edgechoir/v1/{place.federation}/+/+/down/{place.me.member}")
-            if self.endpoint.joint.down is not None:
-                # What an earlier process left with the broker belongs to rosters that are gone.
-                for channel in ("roster", "plan"):
-                    await self._publish(
-                        f"{topic(place.federation, place.me, channel)}/0", b"", True
-                    )
-                await self._subscribe(f"edgechoir/v1/{place.federation}/+/+/up/{place.me.member}")
+            try:
+                group.create_task(self._send_all(), name="send")
+                group.create_task(self._read(), name="read")
+                await self._listen(group)
+                await asyncio.Event().wait()  # until cancelled, or a task has failed
+            finally:
+                self._group = None
+                for alarm in self._alarms.values():
+                    alarm.cancel()
+
+    async def _listen(self, group: asyncio.TaskGroup) -> None:
+        """Subscribe to what concerns this member; say that it is here once no other process is."""
+        place = self.place
+        await self._watch(place.me)
+        group.create_task(self._become_alone(), name="single process")
+        group.create_task(self._publish_status(), name="status")
+        group.create_task(self._restore(), name="restore")
+        if place.parent is not None:
+            await self._watch(place.parent)
+            for channel in ("model", "roster", "plan"):
+                await self._subscribe(
+                    channel_filter(place.federation, channel, place.parent).replace("/#", "/+")
+                )
+            await self._subscribe(down_filter(place.federation, place.me.member))
+        if self.endpoint.joint.down is not None:
+            await self._subscribe(up_filter(place.federation, place.me.member))
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run something beside the host; it ends with it."""
@@ -138,12 +164,22 @@ class Host:
         """Step the state machines by an event of this process's own."""
         self._carry_out(self.endpoint.handle(event, time.time()))
 
+    def set_alarm(self, name: str, wake: float | None, ring: Callable[[], None]) -> None:
+        """Call `ring` at `wake` (unix seconds), in place of what this alarm was set to before."""
+        if name in self._alarms:
+            self._alarms.pop(name).cancel()
+        if wake is not None and self._group is not None:
+            delay = max(wake - time.time(), 0.0) + 0.001
+            self._alarms[name] = asyncio.get_running_loop().call_later(delay, ring)
+
     def changed(self) -> None:
         """The status document has something new to say."""
         self._changed.set()
 
     async def farewell(self) -> None:
-        """The last status, on a clean stop."""
+        """The last status, on a clean stop of the one process that speaks for this member."""
+        if not self.alone.is_set():
+            return
         try:
             async with asyncio.timeout(2):
                 await self._say(MemberState.STOPPED)
@@ -166,38 +202,40 @@ class Host:
         if where.federation != self.place.federation:
             raise Malformed(f"a message of the federation {where.federation!r}")
         if where.channel == "status":
-            self._take_status(where.sender, message)
+            self._take_status(where, message)
             return
         now = time.time()
         blob = self._assembler.feed(where.stream, message.payload, now)
-        if blob is not None:
-            self.received += len(blob)
-            if self.tap is not None and where.channel == "up":
-                self.tap(blob)
-            self._carry_out(self.endpoint.receive(blob, now, retained=message.retained))
+        if blob is None or (where.channel in BULK_CHANNELS and self._comes_again(where, blob)):
+            return
+        self.received += len(blob)
+        if self.tap is not None and where.channel == "up":
+            self.tap(blob)
+        self._carry_out(self.endpoint.receive(blob, now, retained=message.retained))
+
+    def _comes_again(self, where: Topic, blob: bytes) -> bool:
+        """A broker gives what it retains with every new subscription: that is no replay."""
+        digest = hashlib.sha256(blob).digest()
+        before = self._taken.get(where.stream)
+        self._taken[where.stream] = digest
+        return before == digest
 
     def _carry_out(self, outcomes: list[Outcome]) -> None:
+        record: Record | None = None
         for outcome in outcomes:
             match outcome:
-                case Outgoing() | Record():
-                    self._enqueue(outcome)
+                case Record():
+                    record = outcome
+                case Outgoing():
+                    self._enqueue(outcome, record)
+                    record = None
                 case Refused(error):
                     self._log_refusal(error)
                 case _:
                     self._handle(outcome)
-        self._set_alarm()
+        self.set_alarm("endpoint", self.endpoint.joint.wake, lambda: self.happen(Tick()))
         self._watch_children()
         self.changed()
-
-    def _set_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        wake = self.endpoint.joint.wake
-        if wake is not None:
-            delay = max(wake - time.time(), 0.0) + 0.001
-            loop = asyncio.get_running_loop()
-            self._alarm = loop.call_later(delay, self.happen, Tick())
 
     def refuse(self, error: RemoteError) -> None:
         """Count and log what a peer got wrong."""
@@ -227,10 +265,9 @@ class Host:
         self._watched.add(peer)
         await self._subscribe(channel_filter(self.place.federation, "status", peer))
 
-    def _take_status(self, peer: Address, message: Message) -> None:
-        status = parse_status(message.payload)
-        if (status.tier, status.member) != (peer.tier, peer.member):
-            raise Malformed(f"the status of {peer} says it is of {status.tier}/{status.member}")
+    def _take_status(self, where: Topic, message: Message) -> None:
+        status = parse_at(where, message.payload)
+        peer = where.sender
         instance = bytes.fromhex(status.instance)
         if peer == self.place.me:
             self._take_own_status(status, instance, message.retained)
@@ -299,40 +336,69 @@ class Host:
 
     # ---- what goes out
 
-    def _enqueue(self, out: Outgoing | Record) -> None:
+    def send(self, out: Outgoing) -> None:
+        """Queue something to send."""
+        self._enqueue(out, None)
+
+    def _enqueue(self, out: Outgoing, record: Record | None) -> None:
+        if out.channel in BULK_CHANNELS:
+            self._retained[out.channel] = out
         if self._outbox.full():
             self._outbox.get_nowait()
             self.endpoint.drops["outbox_full"] += 1
-        self._outbox.put_nowait(out)
-
-    def send(self, out: Outgoing) -> None:
-        """Queue something to send."""
-        self._enqueue(out)
+        self._outbox.put_nowait(_Letter(out, None))
 
     async def _send_all(self) -> None:
         await self.alone.wait()
+        if self.endpoint.joint.down is not None:
+            await self._clear()
         while True:
-            out = await self._outbox.get()
+            letter = await self._outbox.get()
+            if letter.record is not None:
+                await self._write_down(letter.record)
             try:
-                await self._send(out)
+                await self._send(letter.out)
             except LinkError as error:
                 self.endpoint.drops["unsent"] += 1
                 log.warning("%s", error)
 
-    async def _send(self, out: Outgoing | Record) -> None:
+    async def _write_down(self, record: Record) -> None:
+        await asyncio.to_thread(
+            self.journal.mark_round_used,
+            self.place.federation,
+            record.epoch,
+            record.round,
+            0,
+            record.upload,
+        )
+
+    async def _clear(self) -> None:
+        """What an earlier process left with the broker belongs to rosters that are gone."""
+        for channel in ("roster", "plan"):
+            where = f"{topic(self.place.federation, self.place.me, channel)}/0"
+            try:
+                await self.link.publish(where, b"", retain=True)
+            except LinkError as error:
+                log.warning("%s", error)
+
+    async def _restore(self) -> None:
+        """Publish again what others find retained, whenever the connection is back.
+
+        A broker without persistence comes back empty, and who joins then would wait in vain.
+        """
+        await self.alone.wait()
+        lost = False
+        async for state in self.link.changes():
+            if state.connected and lost:
+                for out in tuple(self._retained.values()):
+                    self._enqueue(out, None)
+                self.changed()
+            lost = not state.connected
+
+    async def _send(self, out: Outgoing) -> None:
         place = self.place
-        if isinstance(out, Outgoing):
-            self.sent += len(out.data)
-        if isinstance(out, Record):
-            await asyncio.to_thread(
-                self.journal.mark_round_used,
-                place.federation,
-                out.epoch,
-                out.round,
-                0,
-                out.upload,
-            )
-        elif out.channel == "up":
+        self.sent += len(out.data)
+        if out.channel == "up":
             if place.parent is None:
                 return
             where = str(topic(place.federation, place.me, "up", str(place.parent.member)))
@@ -352,7 +418,9 @@ class Host:
             )
 
     async def publish_json(self, channel: str, document: bytes, *, qos: int = 0) -> None:
-        """Publish a document for people; dropped while there is no broker."""
+        """Publish a document for people; dropped while there is no broker, or no right to speak."""
+        if not self.alone.is_set():
+            return
         where = str(topic(self.place.federation, self.place.me, channel))
         try:
             await self.link.publish(where, document, qos=qos, timeout=10)
@@ -362,19 +430,15 @@ class Host:
     async def _subscribe(self, pattern: str) -> None:
         """Subscribe now or, with the broker away, when it is back."""
         while True:
+            before = (self.link.state.connected, self.link.counters.reconnects)
             try:
                 await self.link.subscribe(pattern)
                 return
             except LinkError as error:
-                if self.link.state.connected:
+                # Over one unbroken connection the answer was a refusal.
+                if before == (True, self.link.counters.reconnects) and self.link.state.connected:
                     raise OperatorError(f"{error}; check the broker's access list") from None
                 log.warning("no subscription yet: %s", error)
-
-    async def _publish(self, where: str, payload: bytes, retain: bool) -> None:
-        try:
-            await self.link.publish(where, payload, retain=retain)
-        except LinkError as error:
-            log.warning("%s", error)
 
     # ---- status
 

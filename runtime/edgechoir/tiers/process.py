@@ -4,7 +4,7 @@ import fcntl
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from edgechoir.rounds.joint import Joint
 from edgechoir.rounds.participant import Participant, Policy
 from edgechoir.store.journal import RoundJournal
 from edgechoir.tiers.host import MAX_BLOB, Host, Place, base_status, new_instance
-from edgechoir.transport.link import Will
+from edgechoir.transport.link import Link, Will
 from edgechoir.transport.mqtt import MqttLink, MqttSettings, TlsFiles
 from edgechoir.transport.topics import topic
 from edgechoir.types import Address, MemberId
@@ -35,6 +35,8 @@ from edgechoir.types import Address, MemberId
 MAX_PEERS: Final = 256
 
 TierConfig = DeviceConfig | NodeConfig | EdgeCloudConfig | CloudConfig
+OpenLink = Callable[[TierConfig, Member, Will], AbstractAsyncContextManager[Link]]
+"""Makes a member's link: over MQTT, or within one process."""
 
 
 @asynccontextmanager
@@ -42,6 +44,7 @@ async def host_of(
     config: TierConfig,
     describe: Callable[[], dict[str, Any]],
     handle: Callable[[Outcome], None],
+    open_link: OpenLink,
 ) -> AsyncIterator[Host]:
     """Identity, journal, link and endpoint of a member, for the time of the block."""
     member = load_member(config.identity, time.time())
@@ -56,15 +59,14 @@ async def host_of(
     )
     journal = RoundJournal(config.state / "journal.db")
     try:
-        last = journal.last_round(config.federation)
         endpoint = Endpoint(
-            _joint(config, member, place, last),
+            _joint(config, member, place, journal),
             Signer(member.key, member.certificate, instance),
             Verifier(member.root, config.federation, MAX_BLOB),
             Gate(MAX_PEERS),
             os.urandom,
         )
-        async with link_of(config, member, will_of(place)) as link:
+        async with open_link(config, member, will_of(place)) as link:
             host = Host(place, link, endpoint, journal, describe, handle)
             try:
                 yield host
@@ -74,7 +76,9 @@ async def host_of(
         journal.close()
 
 
-def _joint(config: TierConfig, member: Member, place: Place, last_round: int) -> Joint:
+def _joint(config: TierConfig, member: Member, place: Place, journal: RoundJournal) -> Joint:
+    """Both ends, going on from the last round and epoch in which a pad was spent."""
+    last_round = journal.last_round(config.federation)
     up = down = None
     if place.parent is not None and not isinstance(config, CloudConfig):
         policy = Policy(config.update.min_cohort, config.update.max_clip)
@@ -86,7 +90,8 @@ def _joint(config: TierConfig, member: Member, place: Place, last_round: int) ->
             Verifier(member.root, config.federation, MAX_BLOB),
             policy,
         )
-        up = Participant(me, last_round=last_round)
+        last_epoch = journal.last_epoch(config.federation)
+        up = Participant(me, last_round=last_round, epoch=last_epoch)
     if not isinstance(config, DeviceConfig):
         rounds = config.rounds
         limits = Limits(
