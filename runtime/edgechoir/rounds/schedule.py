@@ -12,8 +12,9 @@ import numpy as np
 
 from edgechoir import wire
 from edgechoir.errors import BadUpdate
-from edgechoir.learning.fixed_point import Encoding, Total
+from edgechoir.learning.fixed_point import Total
 from edgechoir.learning.rules.fedavg import fedavg
+from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import Membership, Order, RoundDone, RoundFailed, Tick
 from edgechoir.types import Floats
 
@@ -35,6 +36,7 @@ class Course:
     learning_rate: float = 0.05
     clip: float = 1.0
     max_samples: int = 10_000
+    bits: int = 32
     seed: int = 0
 
 
@@ -66,7 +68,8 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The whole state. `done` counts the rounds that gave a sum; `wake` is when a Tick is due."""
+    """The whole state. `round` is the last one spent, here or by a child, `ordered` the last one
+    ordered; `done` counts the rounds that gave a sum; `wake` is when a Tick is due."""
 
     course: Course
     weights: Floats
@@ -81,6 +84,7 @@ class Schedule:
     stale: int = 0
     finished: str = ""
     wake: float | None = None
+    ordered: int = 0
 
 
 Did = Order | Publish | Result | Finished
@@ -110,7 +114,8 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
     if s.running or s.finished or not s.devices or (s.wake is not None and now < s.wake):
         return s, []
     course = s.course
-    s = replace(s, round=s.round + 1, running=True, began=now, wake=None)
+    following = s.round + 1
+    s = replace(s, round=following, ordered=following, running=True, began=now, wake=None)
     order = Order(
         round=s.round,
         model_version=s.version,
@@ -119,6 +124,7 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
         devices=s.devices,
         clip=course.clip,
         max_samples=course.max_samples,
+        bits=course.bits,
         epochs=course.epochs,
         batch_size=course.batch_size,
         learning_rate=course.learning_rate,
@@ -131,7 +137,7 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
 def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
     plan = e.plan
     try:
-        encoding = Encoding(plan.dimension, plan.devices, plan.clip, plan.max_samples)
+        encoding = encoding_of(plan)
         total = encoding.decode(e.total)
         weights = fedavg(s.weights, total.delta)
     except BadUpdate as error:
@@ -174,7 +180,7 @@ def _enough(s: Schedule, total: Total) -> str:
 
 
 def _failed(s: Schedule, round_: int, reason: str, now: float) -> tuple[Schedule, list[Did]]:
-    if not s.running or round_ != s.round:
+    if not s.running or round_ != s.ordered:
         return s, []
     result = Result(round_, s.version, now - s.began, None, reason)
     pause = min(0.2 * 2**s.failures, MAX_BACKOFF_S)
