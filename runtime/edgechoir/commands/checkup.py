@@ -1,0 +1,249 @@
+"""Everything that a member needs before it runs: looked at, never changed.
+
+In this order: machine, configuration, identity, state, model, sensor, broker. What cannot be looked
+at because of something before it is left out. Every wait has a deadline.
+"""
+
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from edgechoir.commands.finding import Finding, good, note, wrong
+from edgechoir.commands.machine import (
+    INFERENCE_MB,
+    TRAINING_MB,
+    broken,
+    broker_program,
+    disk,
+    machine,
+    memory,
+    probe,
+    torch_here,
+    training,
+)
+from edgechoir.errors import ConfigError, EdgechoirError, OperatorError
+
+if TYPE_CHECKING:
+    from edgechoir.bundle.load import Bundle
+    from edgechoir.config.sensor import ReplaySensor
+    from edgechoir.config.tiers import Config, DeviceConfig
+    from edgechoir.fleet.enrolment import Member
+
+RENEW_DAYS: Final = 30
+USER_CODE_S: Final = 60.0
+VERSIONS_ON_DISK: Final = 10
+"""Vectors as large as the model that stores keep: six versions and four uploads."""
+_WITH_OUR_PATH: Final = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+FIND: Final = (
+    f"{_WITH_OUR_PATH}from edgechoir.pipeline.source import find_function; "
+    "find_function(sys.argv[1]); print(sys.argv[1], 'can be imported')"
+)
+BUILD: Final = (
+    f"{_WITH_OUR_PATH}from edgechoir.pipeline.declare import build_operators; "
+    "print(', '.join(name for name, _ in build_operators(json.loads(sys.argv[1]))))"
+)
+
+
+async def check_up(path: Path | None) -> AsyncIterator[Finding]:
+    """Findings as they are made: of the machine, and of the member whose configuration is given."""
+    now = time.time()
+    found = []
+    async for finding in machine(now):
+        found.append(finding)
+        yield finding
+    if path is None:
+        for finding in (memory(TRAINING_MB), disk(Path(), 0), training(), broker_program()):
+            yield finding
+        return
+    # Reading a configuration needs numpy, and everything about certificates cryptography.
+    if missing := broken(found, "numpy", "cryptography"):
+        yield note("member", f"not looked at: {', '.join(missing)} must work first")
+        return
+    from edgechoir.config.reading import load
+
+    try:
+        config = load(path)
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            yield wrong("configuration", line)
+        return
+    yield good("configuration", f"{path} is one of {config.tier}/{config.member}")
+    async for finding in _member(config, now):
+        yield finding
+
+
+async def _member(config: "Config", now: float) -> AsyncIterator[Finding]:
+    from edgechoir.commands.checkup_broker import broker, sensor_broker
+    from edgechoir.config.sensor import MqttSensor, PythonSensor, ReplaySensor
+    from edgechoir.config.tiers import CloudConfig, DeviceConfig, MonitorConfig
+
+    findings, member = identity(config, now)
+    for finding in findings:
+        yield finding
+    trains = isinstance(config, DeviceConfig) and config.training.enabled
+    trains = trains and torch_here() is not None
+    yield memory(TRAINING_MB if trains else INFERENCE_MB)
+    bundle = None
+    if isinstance(config, DeviceConfig | CloudConfig):
+        finding, bundle = model(config.model.bundle)
+        yield finding
+    if not isinstance(config, MonitorConfig):
+        yield state(config.state)
+        yield disk(config.state, _needed(config, bundle))
+    if isinstance(config, DeviceConfig):
+        for finding in device(config):
+            yield finding
+        if config.pipeline:
+            operators = [{"op": stage.op, **stage.arguments} for stage in config.pipeline]
+            yield await user_code("pipeline", BUILD, json.dumps(operators))
+        match config.sensor:
+            case ReplaySensor():
+                yield recording(config, config.sensor, bundle)
+            case PythonSensor():
+                yield await user_code("sensor", FIND, config.sensor.call)
+            case MqttSensor():
+                yield await sensor_broker(config.sensor)
+    if member is not None:
+        async for finding in broker(config, member):
+            yield finding
+
+
+def identity(config: "Config", now: float) -> tuple[list[Finding], "Member | None"]:
+    """Key, certificate and CA of the member; None where they cannot be used."""
+    from edgechoir.fleet.enrolment import MemberPaths, load_member
+    from edgechoir.tiers.process import check_identity
+
+    paths = MemberPaths(config.identity)
+    early = _begins_after(paths.certificate, now)
+    if early is not None:
+        return [early], None
+    try:
+        member = load_member(config.identity, now)
+        check_identity(config, member)
+    except OperatorError as error:
+        return [wrong("identity", str(error)), *_modes(paths.key)], None
+    certificate = member.certificate
+    who = f"{certificate.address} of {certificate.federation}, key and certificate fit"
+    found = [good("identity", who), *_modes(paths.key)]
+    until = min(certificate.not_after, member.root.not_after)
+    days = round((until - now) / 86_400)
+    seen = f"valid until {datetime.fromtimestamp(until, UTC):%Y-%m-%d}, {days} days"
+    if days < RENEW_DAYS:
+        advice = "let the CA sign request.csr again, then install it with `edgechoir enrol`"
+        found.append(note("certificate", seen, advice))
+    else:
+        found.append(good("certificate", seen))
+    return found, member
+
+
+def _begins_after(certificate: Path, now: float) -> Finding | None:
+    """A certificate of the future says more about the clock than about itself."""
+    from cryptography import x509
+
+    try:
+        pem = x509.load_pem_x509_certificate(certificate.read_bytes())
+    except (OSError, ValueError):
+        return None  # `load_member` says it better
+    begin = pem.not_valid_before_utc
+    if begin.timestamp() <= now:
+        return None
+    seen = (
+        f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M UTC} is before the certificate begins, "
+        f"{begin:%Y-%m-%d %H:%M UTC}"
+    )
+    return wrong("clock", seen, "set the clock")
+
+
+def _modes(key: Path) -> Iterator[Finding]:
+    if key.exists() and (mode := key.stat().st_mode & 0o777) & 0o077:
+        yield wrong("key file", f"{key} has mode {mode:04o}: others can read it", "chmod 600 it")
+
+
+def state(directory: Path) -> Finding:
+    """The state directory: there, ours and not in use."""
+    if not directory.exists():
+        above = next(parent for parent in directory.absolute().parents if parent.exists())
+        if not os.access(above, os.W_OK | os.X_OK):
+            return wrong("state", f"{directory} cannot be made: {above} is not writable")
+        return good("state", f"{directory} will be made at the first start")
+    if not directory.is_dir() or not os.access(directory, os.W_OK | os.X_OK):
+        return wrong("state", f"{directory} is not a directory that this user can write to")
+    try:
+        lock = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return good("state", f"{directory} is writable and not in use")
+    except OSError as error:
+        return wrong("state", f"{directory / 'lock'}: {error.strerror}", "whose file is it?")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return note("state", f"{directory} is in use: this member runs, a second will not start")
+    finally:
+        os.close(lock)
+    return good("state", f"{directory} is writable and not in use")
+
+
+def model(directory: Path) -> "tuple[Finding, Bundle | None]":
+    """The bundle, with every check that loading it makes."""
+    from edgechoir.bundle.load import load_bundle
+
+    try:
+        bundle = load_bundle(directory)
+    except EdgechoirError as error:
+        return wrong("model", str(error)), None
+    manifest = bundle.manifest
+    seen = f"{manifest.name}, {manifest.size} parameters, takes {list(manifest.input_shape)}"
+    return good("model", f"{seen}; every hash is right"), bundle
+
+
+def device(config: "DeviceConfig") -> Iterator[Finding]:
+    """What only a device has, but for its stream."""
+    yield training() if config.training.enabled else good("training", "off: this device infers")
+    if config.trace is not None:
+        where = config.trace.directory
+        yield note("trace", f"unmasked updates are written to {where}", "for demonstrations only")
+
+
+def recording(config: "DeviceConfig", sensor: "ReplaySensor", bundle: "Bundle | None") -> Finding:
+    """The file of a replay: readable, of the model's shape, with labels the model can learn."""
+    from edgechoir.pipeline.sources.replay import read
+
+    try:
+        rows, labels = read(sensor.path, sensor.x, sensor.y)
+    except EdgechoirError as error:
+        return wrong("sensor", str(error))
+    seen = f"{sensor.path}: {len(rows)} samples of {list(rows.shape[1:])}"
+    if bundle is None:
+        return good("sensor", seen)
+    manifest = bundle.manifest
+    if not config.pipeline and rows.shape[1:] != manifest.input_shape:
+        return wrong("sensor", seen, f"the model takes {list(manifest.input_shape)}")
+    if labels is None:
+        return note("sensor", f"{seen} without labels", "without `y` there is nothing to train on")
+    if manifest.task == "classification":
+        odd = [y for y in labels if y not in range(len(manifest.outputs))]
+        if odd:
+            classes = f"the model's classes are 0 to {len(manifest.outputs) - 1}"
+            return wrong("sensor", f"{seen}, labelled {odd[0]}", classes)
+    if config.training.enabled and len(rows) < config.training.min_samples:
+        least = config.training.min_samples
+        return note("sensor", seen, f"with fewer than {least} this device sits rounds out")
+    return good("sensor", seen)
+
+
+async def user_code(what: str, code: str, argument: str) -> Finding:
+    """Import functions of the user as the device will, in a process that they cannot hurt."""
+    return await probe(what, code, (argument, json.dumps(sys.path)), USER_CODE_S)
+
+
+def _needed(config: "Config", bundle: "Bundle | None") -> int:
+    """Bytes that the stores may come to."""
+    samples = getattr(getattr(getattr(config, "sensor", None), "store", None), "bytes", 0)
+    vectors = 0 if bundle is None else VERSIONS_ON_DISK * bundle.params.nbytes
+    return int(samples) + vectors
