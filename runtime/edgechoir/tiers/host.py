@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from edgechoir.errors import (
     DuplicateIdentity,
     EdgechoirError,
@@ -27,8 +29,18 @@ from edgechoir.monitor.health import health, usage
 from edgechoir.monitor.status import MemberState, Status
 from edgechoir.monitor.status import parse as parse_status
 from edgechoir.rounds.endpoint import Endpoint, Outcome, Outgoing
-from edgechoir.rounds.events import Begin, Event, Gone, Record, Refused, Tick
+from edgechoir.rounds.events import (
+    Begin,
+    Event,
+    ExpandMask,
+    Gone,
+    MaskReady,
+    Record,
+    Refused,
+    Tick,
+)
 from edgechoir.rounds.participant import Phase
+from edgechoir.secagg.masking import expand_mask
 from edgechoir.store.journal import RoundJournal
 from edgechoir.transport.blobs import Assembler, send_blob
 from edgechoir.transport.link import Link, Message
@@ -179,6 +191,8 @@ class Host:
     def _carry_out(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
             match outcome:
+                case ExpandMask():
+                    self.spawn(self._expand(outcome), f"mask of round {outcome.round}")
                 case Outgoing() | Record():
                     self._enqueue(outcome)
                 case Refused(error):
@@ -188,6 +202,14 @@ class Host:
         self._set_alarm()
         self._watch_children()
         self.changed()
+
+    async def _expand(self, wanted: ExpandMask) -> None:
+        """Make a mask in a thread, while the work that it will cover goes on."""
+        width = np.uint16 if wanted.bits == 16 else np.uint32
+        mask = await asyncio.to_thread(
+            expand_mask, wanted.seeds, wanted.length, width, wanted.keystream
+        )
+        self.happen(MaskReady(wanted.round, mask))
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:
