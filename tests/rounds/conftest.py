@@ -33,11 +33,13 @@ from edgechoir.rounds.events import (
     Event,
     Gone,
     ModelHeld,
+    NoContribution,
     Order,
     Refused,
     RoundDone,
     RoundFailed,
     Tick,
+    Withdraw,
     Work,
 )
 from edgechoir.rounds.joint import Joint
@@ -122,11 +124,15 @@ class Stage:
 
     now: float = NOW
     voices: dict[str, Voice] = field(default_factory=dict)
+    identities: dict[str, Identity] = field(default_factory=dict)
+    """Of everybody who has ever been on the stage."""
     queue: deque[Letter] = field(default_factory=deque)
     delivered: list[Delivered] = field(default_factory=list)
     outcomes: list[tuple[str, Outcome]] = field(default_factory=list)
     idle: set[str] = field(default_factory=set)
     """Devices that are given work and do none."""
+    stopped: set[str] = field(default_factory=set)
+    """Members whose process stands still: no clock wakes them."""
     vectors: dict[tuple[str, int], Ring] = field(default_factory=dict)
     carry: Callable[[Letter], list[Letter]] = lambda letter: [letter]
     _restarts: "itertools.count[int]" = field(default_factory=itertools.count)
@@ -147,7 +153,7 @@ class Stage:
         last_round: int = 0,
     ) -> Voice:
         """A new process of this member; an aggregator if it has `limits`."""
-        identity = identity_of(tier, name)
+        identity = self.identities[name] = identity_of(tier, name)
         entropy = entropy_of(next(self._restarts), name)
         verifier = self.verifier()
         up = down = None
@@ -244,7 +250,9 @@ class Stage:
             due = [
                 (voice.endpoint.joint.wake, name)
                 for name, voice in self.voices.items()
-                if voice.endpoint.joint.wake is not None and voice.endpoint.joint.wake <= until
+                if name not in self.stopped
+                and voice.endpoint.joint.wake is not None
+                and voice.endpoint.joint.wake <= until
             ]
             if not due:
                 self.now = until
@@ -383,3 +391,52 @@ def order() -> OrderOf:
 @pytest.fixture(scope="session")
 def seal_up() -> Wrap:
     return wrap
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A whole run of a small fleet with messages of every kind but models, to go back into."""
+
+    stage: Stage
+    moments: list[Delivered]
+
+    def one(self, kind: type[wire.Message]) -> Delivered:
+        """The last time a message of this kind arrived and meant something."""
+        return [m for m in self.moments if kind_of(m.letter.data) == kind.KIND][-1]
+
+    def process_at(self, moment: Delivered) -> Endpoint:
+        """The process that got the letter, as it was before; its gate has seen nobody yet."""
+        name = moment.letter.to
+        identity = self.stage.identities[name]
+        entropy = entropy_of(99, name)
+        signer = Signer(identity.key, identity.certificate, entropy(8))
+        return Endpoint(moment.before, signer, self.stage.verifier(), Gate(100), entropy)
+
+
+@pytest.fixture(scope="session")
+def scene() -> Scene:
+    """A node with three devices beneath a cloud with another node: keys, rounds, a failure, a
+    departure, and an epoch after it."""
+    stage = Stage()
+    stage.add("cloud", "cloud", limits=Limits(expected=2))
+    for node, count in (("node-1", 3), ("node-2", 2)):
+        stage.add("node", node, "cloud", limits=Limits(expected=count))
+        for i in range(1, count + 1):
+            stage.device(f"{node.replace('node', 'dev')}{i}", node)
+    stage.begin()
+    stage.order("cloud", 1)
+    stage.idle = {"dev-12"}
+    stage.order("cloud", 2)
+    stage.happen("dev-12", NoContribution(2, "no samples yet"))
+    stage.run()
+    stage.idle = set()
+    stage.happen("dev-13", Withdraw("battery low"))
+    stage.run()
+    stage.advance(6)
+    stage.order("cloud", 3)
+    meant = [
+        one
+        for one in stage.delivered
+        if stage.voices[one.letter.to].endpoint.joint is not one.before
+    ]
+    return Scene(stage, meant)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
+from edgechoir.commands import footprint
 from edgechoir.config.sections import Log
 
 
@@ -26,12 +27,14 @@ def serve(work: Coroutine[Any, Any, None]) -> int:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
+        loop.call_later(footprint.SETTLE_S, footprint.settle)
         try:
             await task
         except asyncio.CancelledError:
             if not told:
                 raise
 
+    footprint.ready()
     asyncio.run(until_told())
     return 0
 

@@ -26,6 +26,9 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
+    from edgechoir.commands import footprint
+
+    footprint.prepare()  # before the imports that follow
     from edgechoir.commands.serving import serve, set_up_logging
     from edgechoir.config.reading import load_for
     from edgechoir.config.tiers import KINDS, CloudConfig, DeviceConfig, EdgeCloudConfig, NodeConfig

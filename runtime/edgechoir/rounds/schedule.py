@@ -143,7 +143,9 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
     except BadUpdate as error:
         return _failed(s, plan.round, str(error), now)
     result = Result(plan.round, s.version, now - s.began, total)
-    fell = total.loss is not None and total.loss < s.best_loss - s.course.min_gain
+    loss, stale = total.loss, s.stale
+    if loss is not None:  # without hold-out rows there is nothing to lose patience with
+        stale = 0 if loss < s.best_loss - s.course.min_gain else stale + 1
     s = replace(
         s,
         weights=weights,
@@ -151,8 +153,8 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
         done=s.done + 1,
         running=False,
         failures=0,
-        best_loss=min(s.best_loss, total.loss if total.loss is not None else s.best_loss),
-        stale=0 if fell else s.stale + 1,
+        best_loss=s.best_loss if loss is None else min(s.best_loss, loss),
+        stale=stale,
         wake=now + s.course.pause if s.course.pause else None,
     )
     why = _enough(s, total)
