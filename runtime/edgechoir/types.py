@@ -16,8 +16,8 @@ Entropy = Callable[[int], bytes]
 """n -> n unpredictable bytes. `os.urandom` in production, a seeded stream in the simulator."""
 
 Floats = npt.NDArray[np.float32]
-Ring = npt.NDArray[np.uint32]
-"""A vector in Z_2^32; sums wrap."""
+Ring = npt.NDArray[np.uint32] | npt.NDArray[np.uint16]
+"""A vector in Z_2^32 or Z_2^16; sums wrap."""
 
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 

@@ -1,18 +1,16 @@
-"""The body of every binary message, and the one codec that reads and writes them.
+"""The body of every binary message.
 
-A message is a frozen dataclass with a `KIND` and a `FIELDS` table. Numbers are big-endian; text
-is UTF-8; text, bytes and lists carry a u32 length. Decoding accepts exactly the bytes that
-encoding makes: a short, long, oversized or non-canonical body is Malformed, never another error.
-Bodies travel inside signed envelopes (`identity/envelope.py`); nothing here is trusted before the
-envelope is verified.
+A message is a frozen dataclass with a `KIND` and a `FIELDS` table, which `codec.py` reads and
+writes. Bodies travel inside signed envelopes (`identity/envelope.py`); nothing here is trusted
+before the envelope is verified. `Upload` and `Answer` hold a sealed text, whose inside is a
+`Contents` or `Opened`.
 """
 
-import math
-import struct
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol
+from typing import ClassVar, Final, TypeVar
 
-from edgechoir.errors import LocalError, Malformed
+from edgechoir.codec import Codec, Cursor, Many, Number, Pair, Raw, Text
+from edgechoir.errors import Malformed
 
 VERSION: Final = 1
 MAX_MEMBERS: Final = 32
@@ -21,130 +19,6 @@ MAX_REASON: Final = 300
 MAX_BLOB: Final = 512 * 1024 * 1024
 MAX_DIMENSION: Final = MAX_BLOB // 4 - 1024
 """Model parameters: more than this many would fit in no Upload, so no plan may ask for them."""
-
-
-class Codec(Protocol):
-    """Writes one value into parts, and reads it back from a cursor."""
-
-    def write(self, value: Any, parts: list[bytes]) -> None: ...
-    def read(self, cursor: "Cursor") -> Any: ...
-
-
-class Cursor:
-    """A position in received bytes; every read is checked against what is left."""
-
-    def __init__(self, data: bytes | memoryview) -> None:
-        self.data = memoryview(data)
-        self.at = 0
-
-    def take(self, n: int, what: str) -> memoryview:
-        left = len(self.data) - self.at
-        if n > left:
-            raise Malformed(f"{what}: expected {n} bytes, {left} are left")
-        self.at += n
-        return self.data[self.at - n : self.at]
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A fixed-width number, `layout` as in `struct`, within [low, high]."""
-
-    layout: str
-    low: float
-    high: float
-
-    def write(self, value: float, parts: list[bytes]) -> None:
-        if not self.low <= value <= self.high:
-            raise LocalError(f"{value} does not fit the field {self.layout}")
-        parts.append(struct.pack(">" + self.layout, value))
-
-    def read(self, cursor: Cursor) -> int | float:
-        raw = cursor.take(struct.calcsize(">" + self.layout), "number")
-        value: int | float = struct.unpack(">" + self.layout, raw)[0]
-        if not (math.isfinite(value) and self.low <= value <= self.high):
-            raise Malformed(f"number {value} is outside {self.low}..{self.high}")
-        return value
-
-
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """Bytes with a length prefix; `exact` gives the only allowed length."""
-
-    limit: int
-    exact: int | None = None
-
-    def write(self, value: bytes, parts: list[bytes]) -> None:
-        self._check(len(value), LocalError)
-        parts.append(struct.pack(">I", len(value)))
-        parts.append(value)
-
-    def read(self, cursor: Cursor) -> bytes:
-        n = struct.unpack(">I", cursor.take(4, "length"))[0]
-        self._check(n, Malformed)
-        return bytes(cursor.take(n, "bytes"))
-
-    def _check(self, n: int, error: type[LocalError] | type[Malformed]) -> None:
-        if self.exact is not None and n != self.exact:
-            raise error(f"expected {self.exact} bytes, saw {n}")
-        if n > self.limit:
-            raise error(f"expected at most {self.limit} bytes, saw {n}")
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """UTF-8 text of at most `limit` bytes."""
-
-    limit: int
-
-    def write(self, value: str, parts: list[bytes]) -> None:
-        try:
-            raw = value.encode()
-        except UnicodeEncodeError as error:
-            raise LocalError(f"text has no UTF-8 form: {error.reason}") from None
-        Raw(self.limit).write(raw, parts)
-
-    def read(self, cursor: Cursor) -> str:
-        try:
-            return Raw(self.limit).read(cursor).decode()
-        except UnicodeDecodeError as error:
-            raise Malformed(f"text is not UTF-8: {error.reason}") from None
-
-
-@dataclass(frozen=True, slots=True)
-class Many:
-    """A list of at most `limit` values, read back as a tuple."""
-
-    each: Codec
-    limit: int
-
-    def write(self, value: tuple[Any, ...], parts: list[bytes]) -> None:
-        if len(value) > self.limit:
-            raise LocalError(f"expected at most {self.limit} entries, saw {len(value)}")
-        parts.append(struct.pack(">I", len(value)))
-        for one in value:
-            self.each.write(one, parts)
-
-    def read(self, cursor: Cursor) -> tuple[Any, ...]:
-        n = struct.unpack(">I", cursor.take(4, "count"))[0]
-        if n > self.limit:
-            raise Malformed(f"expected at most {self.limit} entries, saw {n}")
-        return tuple(self.each.read(cursor) for _ in range(n))
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two values side by side, read back as a tuple."""
-
-    first: Codec
-    second: Codec
-
-    def write(self, value: tuple[Any, Any], parts: list[bytes]) -> None:
-        self.first.write(value[0], parts)
-        self.second.write(value[1], parts)
-
-    def read(self, cursor: Cursor) -> tuple[Any, Any]:
-        return self.first.read(cursor), self.second.read(cursor)
-
 
 U8: Final = Number("B", 0, 2**8 - 1)
 COUNT16: Final = Number("H", 1, 2**16 - 1)
@@ -156,6 +30,8 @@ POSITIVE: Final = Number("d", 5e-324, 1e300)
 HASH: Final = Raw(32, exact=32)
 NAME: Final = Text(MAX_NAME)
 REASON: Final = Text(MAX_REASON)
+BOX: Final = Raw(128)
+SHARE: Final = Raw(64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,18 +66,21 @@ class Roster:
     """Parent to all, retained: who is in this epoch.
 
     `joins` holds each member's own signed Join envelope as it came, so that no key in it can be
-    exchanged by whoever publishes the roster. Pair chains start at `first_round`.
+    exchanged by whoever publishes the roster. `threshold` answers open
+    a sum; `keystream` names the cipher that expands seeds, by its place in `pads.Keystream`.
     """
 
     KIND: ClassVar[int] = 2
     FIELDS: ClassVar[dict[str, Codec]] = {
         "epoch": U32,
-        "first_round": U32,
+        "threshold": U8,
+        "keystream": U8,
         "kem": Raw(2048),
         "joins": Many(Raw(8192), MAX_MEMBERS),
     }
     epoch: int
-    first_round: int
+    threshold: int
+    keystream: int
     kem: bytes
     joins: tuple[bytes, ...]
 
@@ -234,17 +113,21 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Parent to all, retained: one round.
+    """What a turn of the epoch is about, the same for all members: the body inside a `Call`.
 
+    `turn` counts the epoch's attempts, `round` is the root's number. At least `min_survivors` must
+    be in the sum. The ring has `bits` 16 or 32.
     `devices` bounds the number of devices in the whole tree; with clip and max_samples it fixes the
     fixed-point code. `deadline` is in seconds from receipt: clocks are not compared.
     """
 
-    KIND: ClassVar[int] = 5
     FIELDS: ClassVar[dict[str, Codec]] = {
         "epoch": U32,
+        "turn": U32,
         "round": U32,
         "roster": HASH,
+        "min_survivors": U8,
+        "bits": U8,
         "cohort": Many(NAME, MAX_MEMBERS),
         "model_version": U32,
         "model_hash": HASH,
@@ -259,8 +142,11 @@ class Plan:
         "deadline": POSITIVE,
     }
     epoch: int
+    turn: int
     round: int
     roster: bytes
+    min_survivors: int
+    bits: int
     cohort: tuple[str, ...]
     model_version: int
     model_hash: bytes
@@ -276,29 +162,118 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """Parent to one member: the plan of a turn, and the boxes that the others left for it."""
+
+    KIND: ClassVar[int] = 10
+    FIELDS: ClassVar[dict[str, Codec]] = {
+        "plan": Raw(4096),
+        "boxes": Many(Pair(NAME, BOX), MAX_MEMBERS),
+    }
+    plan: bytes
+    boxes: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Member to parent: what it leaves for a turn, so that the turn survives its absence.
+
+    See `secagg/boxes.py`. Comes inside an upload for the turn after it, or by itself.
+    """
+
+    KIND: ClassVar[int] = 11
+    FIELDS: ClassVar[dict[str, Codec]] = {
+        "epoch": U32,
+        "turn": U32,
+        "boxes": Many(Pair(NAME, BOX), MAX_MEMBERS),
+        "escrow": Raw(2048),
+        "commit_b": HASH,
+        "commit_k": HASH,
+    }
+    epoch: int
+    turn: int
+    boxes: tuple[tuple[str, bytes], ...]
+    escrow: bytes
+    commit_b: bytes
+    commit_k: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
-    """Member to parent: the masked vector, sealed to the aggregator's key of this epoch."""
+    """Member to parent: `Contents`, sealed to the aggregator's key of this epoch."""
 
     KIND: ClassVar[int] = 6
     FIELDS: ClassVar[dict[str, Codec]] = {
         "epoch": U32,
-        "round": U32,
+        "turn": U32,
         "context": HASH,
         "sealed": Raw(MAX_BLOB),
     }
     epoch: int
-    round: int
+    turn: int
     context: bytes
     sealed: bytes
 
 
 @dataclass(frozen=True, slots=True)
+class Contents:
+    """Inside an upload: the masked vector, little-endian, and the `Prepare` for the next turn."""
+
+    FIELDS: ClassVar[dict[str, Codec]] = {"prepare": Raw(16384), "vector": Raw(MAX_BLOB)}
+    prepare: bytes
+    vector: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reveal:
+    """Parent to all: these members are in the sum; answer with what opens it."""
+
+    KIND: ClassVar[int] = 12
+    FIELDS: ClassVar[dict[str, Codec]] = {
+        "epoch": U32,
+        "turn": U32,
+        "context": HASH,
+        "survivors": Many(NAME, MAX_MEMBERS),
+    }
+    epoch: int
+    turn: int
+    context: bytes
+    survivors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Member to parent: `Opened`, sealed to the aggregator's key of this epoch."""
+
+    KIND: ClassVar[int] = 13
+    FIELDS: ClassVar[dict[str, Codec]] = {
+        "epoch": U32,
+        "turn": U32,
+        "context": HASH,
+        "sealed": Raw(8192),
+    }
+    epoch: int
+    turn: int
+    context: bytes
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Inside an answer: a share of b for each survivor, of K for each other cohort member."""
+
+    FIELDS: ClassVar[dict[str, Codec]] = {"shares": Many(Pair(NAME, SHARE), MAX_MEMBERS)}
+    shares: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Abort:
-    """Either way: this round has failed for the sender, and why."""
+    """Either way: this turn has failed for the sender, and why."""
 
     KIND: ClassVar[int] = 7
-    FIELDS: ClassVar[dict[str, Codec]] = {"round": U32, "reason": REASON}
-    round: int
+    FIELDS: ClassVar[dict[str, Codec]] = {"epoch": U32, "turn": U32, "reason": REASON}
+    epoch: int
+    turn: int
     reason: str
 
 
@@ -338,13 +313,42 @@ class Leave:
     reason: str
 
 
-Message = Join | Roster | Bundles | Delivery | Plan | Upload | Abort | Model | Leave
+Message = (
+    Join
+    | Roster
+    | Bundles
+    | Delivery
+    | Call
+    | Prepare
+    | Upload
+    | Reveal
+    | Answer
+    | Abort
+    | Model
+    | Leave
+)
+Inner = Plan | Contents | Opened
 KINDS: Final[dict[int, type[Message]]] = {
-    m.KIND: m for m in (Join, Roster, Bundles, Delivery, Plan, Upload, Abort, Model, Leave)
+    m.KIND: m
+    for m in (
+        Join,
+        Roster,
+        Bundles,
+        Delivery,
+        Call,
+        Prepare,
+        Upload,
+        Reveal,
+        Answer,
+        Abort,
+        Model,
+        Leave,
+    )
 }
+Body = TypeVar("Body", bound=Message | Inner)
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message | Inner) -> bytes:
     """The canonical body of a message. Raises LocalError where a value does not fit its field."""
     parts: list[bytes] = []
     for name, codec in message.FIELDS.items():
@@ -357,6 +361,11 @@ def decode(kind: int, body: bytes | memoryview) -> Message:
     maker = KINDS.get(kind)
     if maker is None:
         raise Malformed(f"message kind {kind} is not one of {sorted(KINDS)}")
+    return decode_as(maker, body)
+
+
+def decode_as(maker: type[Body], body: bytes | memoryview) -> Body:
+    """Read a body that must be of this message. Raises Malformed."""
     cursor = Cursor(body)
     values = {name: codec.read(cursor) for name, codec in maker.FIELDS.items()}
     if cursor.at != len(cursor.data):

@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
     """Add the parser and those of its actions."""
     command = commands.add_parser(
         "ca",
-        help="the fleet's certificate authority: init, sign, broker, list, revoke",
+        help="the fleet's certificate authority: init, sign, broker, policy, list, revoke",
         description="The fleet's certificate authority. Keep its directory off line.",
     )
     actions = command.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -53,6 +53,28 @@ def add(commands: Any) -> None:
     broker.add_argument("--renew", action="store_true", help="replace an earlier one")
     passphrase.add(broker)
     broker.set_defaults(run=run_broker)
+
+    policy = actions.add_parser(
+        "policy",
+        help="sign the federation's policy",
+        description=(
+            "Sign the least protection that members accept, whatever an aggregator asks for. "
+            "Members enrolled from then on pin it; copy DIRECTORY/policy to the others."
+        ),
+    )
+    policy.add_argument("directory", type=Path, help="the CA's directory")
+    policy.add_argument("--min-members", type=int, default=2, help="in a sum (2)")
+    policy.add_argument("--min-devices", type=int, default=3, help="beneath them in all (3)")
+    policy.add_argument(
+        "--colluders-one-in",
+        type=int,
+        default=4,
+        metavar="N",
+        help="one in N members may collude with the aggregator (4); 0: none",
+    )
+    policy.add_argument("--max-clip", type=float, default=100.0, help="largest clip (100)")
+    passphrase.add(policy)
+    policy.set_defaults(run=run_policy)
 
     listing = actions.add_parser("list", help="who is in the fleet", description="List members.")
     listing.add_argument("directory", type=Path, help="the CA's directory")
@@ -114,6 +136,17 @@ def run_broker(args: argparse.Namespace) -> int:
         renew=args.renew,
     )
     print(f"broker's folder: {files}; start it with `edgechoir broker {files}`")
+    return 0
+
+
+def run_policy(args: argparse.Namespace) -> int:
+    """Sign the policy."""
+    from edgechoir.fleet.policy_file import write_policy
+    from edgechoir.identity.policy import Policy
+
+    policy = Policy(args.min_members, args.min_devices, args.colluders_one_in, args.max_clip)
+    path = write_policy(args.directory, policy, passphrase.read(args))
+    print(f"{path} signed: {policy}")
     return 0
 
 

@@ -28,6 +28,12 @@ def add(commands: Any) -> None:
     command.add_argument("--days", type=int, default=365, help="with --ca: how long it is valid")
     command.add_argument("--certificate", type=Path, metavar="FILE", help="what the CA signed")
     command.add_argument("--ca-certificate", type=Path, metavar="FILE", help="the CA's ca.crt")
+    command.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="the policy that the CA signed, to be pinned",
+    )
     passphrase.add(command)
     command.set_defaults(run=run)
 
@@ -48,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
             read_file(args.ca_certificate, "get it from the CA"),
             now,
         )
+        _pin(args.directory, args.policy)
         print(f"{installed.address} is enrolled in {args.directory}")
         return 0
     names = {"--federation": args.federation, "--tier": args.tier, "--member": args.member}
@@ -63,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 0
     from edgechoir.fleet.authority_dir import sign_request
+    from edgechoir.fleet.policy_file import NAME
 
     issued = sign_request(
         args.ca,
@@ -74,5 +82,18 @@ def run(args: argparse.Namespace) -> int:
         passphrase.read(args),
     )
     install_certificate(args.directory, issued.pem, read_file(args.ca / "ca.crt", ""), now)
+    beside = args.ca / NAME
+    _pin(args.directory, args.policy or (beside if beside.exists() else None))
     print(f"{issued}: enrolled in {args.directory}")
     return 0
+
+
+def _pin(directory: Path, policy: Path | None) -> None:
+    """Pin the policy, if there is one; the built-in one holds otherwise."""
+    from edgechoir.fleet.enrolment import load_member
+    from edgechoir.fleet.files import read_file
+    from edgechoir.fleet.policy_file import pin_policy
+
+    if policy is not None:
+        root = load_member(directory, time.time()).root
+        pin_policy(directory, read_file(policy, "get it from the CA"), root)

@@ -173,6 +173,11 @@ class CloudUpdate(Section):
         default=1000, ge=1, le=1_000_000, description="Weight of one update at most, in samples."
     )
 
+    ring_bits: Literal[16, 32] = Field(
+        default=32,
+        description="Bits of a number in an update; 16 halves the traffic and coarsens the steps.",
+    )
+
 
 class MemberUpdate(Section):
     """What this member insists on; a plan that asks for less protection is refused."""

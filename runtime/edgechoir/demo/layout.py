@@ -12,7 +12,9 @@ from edgechoir.config.template import template
 from edgechoir.demo.split import Rows
 from edgechoir.fleet.authority_dir import init_authority, issue_broker_files, sign_request
 from edgechoir.fleet.broker_files import BrokerFiles
-from edgechoir.fleet.enrolment import install_certificate, make_request
+from edgechoir.fleet.enrolment import install_certificate, load_member, make_request
+from edgechoir.fleet.policy_file import pin_policy, write_policy
+from edgechoir.identity.policy import Policy
 
 FEDERATION: Final = "digits"
 EDGE_CLOUDS: Final = 2
@@ -25,6 +27,8 @@ EPOCHS: Final = 2
 BATCH: Final = 16
 LEARNING_RATE: Final = 0.1
 DAYS: Final = 7
+POLICY: Final = Policy(min_members=2, min_devices=2)
+"""A node here has three devices; with one of them away, two must do. A real fleet asks for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ def lay_out(
     init_authority(authority, FEDERATION, now, DAYS, os.urandom, None)
     broker = issue_broker_files(authority, ["localhost", "127.0.0.1"], now, DAYS, os.urandom, None)
     ca = (authority / "ca.crt").read_bytes()
+    policy = write_policy(authority, POLICY, None).read_bytes()
     devices = iter(parts)
     for seat in seats(directory):
         identity = seat.directory / "identity"
@@ -79,6 +84,7 @@ def lay_out(
             authority, request.read_bytes(), seat.tier, now, DAYS, os.urandom, None
         )
         install_certificate(identity, issued.pem, ca, now)
+        pin_policy(identity, policy, load_member(identity, now).root)
         values = _values(seat, directory, bundle, rounds, port, protocol)
         if seat.tier == "device":
             part = next(devices)

@@ -21,11 +21,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgechoir.errors import OperatorError, RemoteError
 from edgechoir.fleet.files import PRIVATE, PUBLIC, make_directory, read_file, write_atomic
+from edgechoir.fleet.policy_file import pinned_policy
 from edgechoir.fleet.registry import Name
 from edgechoir.identity.certificate import Certified, Root, from_pem, read_certificate, read_root
 from edgechoir.identity.certificate import to_pem as certificate_to_pem
 from edgechoir.identity.keys import key_from_pem, key_to_pem, new_key
 from edgechoir.identity.naming import address
+from edgechoir.identity.policy import Policy
 from edgechoir.identity.request import make_request as sign_request
 from edgechoir.identity.request import request_to_pem
 from edgechoir.types import Address, Entropy, member_id
@@ -80,6 +82,7 @@ class Member:
     certificate: Certified
     root: Root
     paths: MemberPaths
+    policy: Policy
 
     @property
     def address(self) -> Address:
@@ -155,7 +158,7 @@ def load_member(directory: Path, now: float) -> Member:
     except RemoteError as error:
         raise OperatorError(f"{paths.certificate}: {error}") from None
     _check_fit(paths, identity, key, certificate)
-    return Member(key, certificate, root, paths)
+    return Member(key, certificate, root, paths, pinned_policy(directory, root))
 
 
 _ENROL = "enrol this member first with `edgechoir enrol`"

@@ -1,19 +1,19 @@
 """A tier's end towards its children.
 
-    GATHERING ──enough Joins──▶ KEYING ──Bundles of all──▶ READY ──Order──▶ COLLECTING ──▶ READY …
+    GATHERING ─enough Joins─▶ KEYING ─Bundles of all─▶ READY ─Order─▶ COLLECTING ─Uploads─▶
+    UNMASKING ─Answers─▶ READY …
 
-An epoch begins when children wait to be let in and no round runs; in between, whoever is gone is
-left out of the cohort, for which no new keys are needed. A round ends as done when every member of
-its cohort has uploaded, else as failed with a reason: a member lost, refusing, or late. It never
-waits beyond its deadline. Whoever let a deadline pass is out until it joins again.
+An epoch begins when children wait to be let in and no turn runs, or when too few are left of it to
+reach the threshold. A turn is run with those who have left for it what it needs (`Prepare`). When
+all of them have uploaded, or those who have not are known to be away, or the time for it is over,
+the survivors are named and asked for what opens their sum; the threshold of answers is enough. A
+turn ends as done, or as failed with a reason; it never waits beyond its deadline.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
-
-import numpy as np
 
 from edgechoir import wire
 from edgechoir.errors import (
@@ -25,14 +25,23 @@ from edgechoir.errors import (
     UnknownMember,
 )
 from edgechoir.identity.envelope import Verifier
-from edgechoir.learning.fixed_point import MAX_DEVICES, Encoding
+from edgechoir.learning.fixed_point import MAX_DEVICES
+from edgechoir.rounds.cohort import (
+    Turn,
+    begin_turn,
+    check_sum,
+    count_in,
+    lay_bare,
+    masked_vector,
+    open_answer,
+    open_upload,
+)
 from edgechoir.rounds.epoch import (
     Entry,
     expect,
     read_join,
     roster_hash,
     round_context,
-    upload_info,
 )
 from edgechoir.rounds.events import (
     Cancel,
@@ -49,8 +58,12 @@ from edgechoir.rounds.events import (
     ToAll,
     ToChild,
 )
-from edgechoir.secagg.sealing import KemKey, new_kem_key, unseal
-from edgechoir.types import Address, Entropy, Ring
+from edgechoir.secagg.boxes import BOX_BYTES
+from edgechoir.secagg.chains import SECRET_BYTES
+from edgechoir.secagg.pads import Keystream
+from edgechoir.secagg.sealing import KemKey, new_kem_key
+from edgechoir.secagg.threshold import colluders, threshold
+from edgechoir.types import Address, Entropy
 
 BELOW: Final = {
     "node": ("device",),
@@ -70,20 +83,26 @@ class Phase(Enum):
     KEYING = "keying"
     READY = "ready"
     COLLECTING = "collecting"
+    UNMASKING = "unmasking"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How many members a cohort needs and may have, and how long it waits for them, in seconds.
 
-    With `expected` children waiting, an epoch begins at once.
+    With `expected` children waiting, an epoch begins at once. A sum needs `min_members` survivors
+    and, up to one in `colluders_one_in` members colluding, the threshold that follows from it. The
+    uploads have `collecting` of a turn's time, the answers what is left.
     """
 
     min_members: int = 2
+    colluders_one_in: int = 4
     max_members: int = wire.MAX_MEMBERS
     expected: int = wire.MAX_MEMBERS
     join_wait: float = 5.0
     keying: float = 10.0
+    preparing: float = 2.0
+    collecting: float = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +113,7 @@ class Self:
     address: Address
     verifier: Verifier
     limits: Limits = field(default_factory=Limits)
+    keystream: Keystream = Keystream.AES
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +127,11 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Aggregator:
-    """The whole state. `wake` is when a Tick is due."""
+    """The whole state. `wake` is when a Tick is due.
+
+    `names` is the roster of the epoch, of whom `members` are still there; `seen` the last turn
+    begun, `prepared` what members have left for the one after it.
+    """
 
     who: Self
     phase: Phase = Phase.GATHERING
@@ -115,16 +139,21 @@ class Aggregator:
     pending: Mapping[str, Child] = field(default_factory=dict)
     kem: KemKey | None = None
     epoch: int = 0
-    first_round: int = 1
     last_round: int = 0
     roster: bytes = b""
+    names: tuple[str, ...] = ()
+    threshold: int = 0
     bundles: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    prepared: Mapping[str, wire.Prepare] = field(default_factory=dict)
+    seen: int = 0
     order: Order | None = None
-    plan: wire.Plan | None = None
-    context: bytes = b""
-    total: Ring | None = None
-    arrived: frozenset[str] = frozenset()
+    turn: Turn | None = None
     wake: float | None = None
+
+    @property
+    def needed(self) -> int:
+        """Survivors that a sum must have."""
+        return max(self.threshold, self.who.limits.min_members)
 
 
 Step = tuple[Aggregator, list[Effect]]
@@ -160,9 +189,10 @@ def _join(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
     if current is not None and current.entry.join.kem == entry.join.kem:
         return s, []
     s = replace(s, pending={**s.pending, name: Child(entry, e.envelope)})
-    if s.plan is not None and name in s.plan.cohort and name not in s.arrived:
-        s = replace(s, members={n: c for n, c in s.members.items() if n != name})
-        return _fail(s, f"{name} joined anew before it uploaded", now, entropy)
+    if current is not None and s.turn is not None:
+        # It has forgotten the epoch, so it will neither upload nor answer in this turn.
+        s = replace(s, members=_without(s.members, name))
+        return _will_not_come(s, name, "joined anew", now, entropy)
     return _gather(s, now, entropy)
 
 
@@ -194,12 +224,14 @@ def _gather(s: Aggregator, now: float, entropy: Entropy) -> Step:
     return (s, []) if s.wake is not None else (replace(s, wake=now + limits.join_wait), [])
 
 
-def _gather_due(s: Aggregator, e: Tick, now: float, entropy: Entropy) -> Step:
+def _ready_due(s: Aggregator, e: Tick, now: float, entropy: Entropy) -> Step:
     if s.wake is None or now < s.wake:
         return s, []
     s = replace(s, wake=None)
     if s.pending and len({**s.members, **s.pending}) >= s.who.limits.min_members:
         return _open_epoch(s, now, entropy)
+    if s.order is not None and s.phase is Phase.READY:
+        return _start(s, now, entropy)
     return s, []
 
 
@@ -213,7 +245,10 @@ def _open_epoch(s: Aggregator, now: float, entropy: Entropy) -> Step:
     last_round = max(s.last_round, *(join.last_round for join in joins))
     kem = new_kem_key(entropy)
     envelopes = tuple(child.envelope for child in members.values())
-    roster = wire.Roster(epoch, last_round + 1, kem.public, envelopes)
+    n = len(members)
+    t = threshold(n, colluders(n, s.who.limits.colluders_one_in))
+    cipher = list(Keystream).index(s.who.keystream)
+    roster = wire.Roster(epoch, t, cipher, kem.public, envelopes)
     s = replace(
         s,
         phase=Phase.KEYING,
@@ -221,10 +256,13 @@ def _open_epoch(s: Aggregator, now: float, entropy: Entropy) -> Step:
         pending={},
         kem=kem,
         epoch=epoch,
-        first_round=last_round + 1,
         last_round=last_round,
         roster=roster_hash(s.who.federation, s.who.address, roster),
+        names=tuple(members),
+        threshold=t,
         bundles={},
+        prepared={},
+        seen=0,
         wake=now + s.who.limits.keying,
     )
     return s, [ToAll(roster)]
@@ -253,13 +291,8 @@ def _close_keying(s: Aggregator, now: float, entropy: Entropy) -> Step:
         boxes = [(by, s.bundles[by][reader]) for by in keyed if reader in s.bundles[by]]
         effects.append(ToChild(reader, wire.Delivery(s.epoch, s.roster, tuple(boxes))))
     s = replace(s, phase=Phase.READY, members=keyed, bundles={}, wake=None)
-    effects.append(_membership(s))
-    s, more = _gather(s, now, entropy)
-    effects += more
-    if s.phase is Phase.READY and s.order is not None:
-        s, more = _start(s, s.order, now, entropy)
-        effects += more
-    return s, effects
+    s, more = _settle(s, now, entropy)
+    return s, effects + more
 
 
 def _keying_due(s: Aggregator, e: Tick, now: float, entropy: Entropy) -> Step:
@@ -272,19 +305,22 @@ def _too_few(s: Aggregator, now: float, entropy: Entropy) -> Step:
     """Below the minimum: end the epoch with an empty roster, on which everyone joins anew."""
     left, order = len(s.members), s.order
     kem = new_kem_key(entropy)
-    roster = wire.Roster(s.epoch + 1, s.last_round + 1, kem.public, ())
+    roster = wire.Roster(s.epoch + 1, 0, 0, kem.public, ())
     s = replace(
         s,
         phase=Phase.GATHERING,
         members={},
         bundles={},
+        prepared={},
+        names=(),
+        threshold=0,
         kem=kem,
         epoch=s.epoch + 1,
         roster=b"",
         order=None,
         wake=None,
     )
-    effects: list[Effect] = [ToAll(roster), _membership(s)]
+    effects: list[Effect] = [ToAll(roster), membership(s)]
     if order is not None:
         reason = f"{left} members are left, {s.who.limits.min_members} are needed"
         effects.append(RoundFailed(order.round, reason))
@@ -299,12 +335,9 @@ def _gone(s: Aggregator, e: Gone, now: float, entropy: Entropy) -> Step:
     s = replace(s, pending={n: c for n, c in s.pending.items() if stays(n, c)})
     if all(stays(n, c) for n, c in s.members.items()):
         return s, []
-    waiting_for = s.plan is not None and e.member in s.plan.cohort and e.member not in s.arrived
-    s = replace(s, members={n: c for n, c in s.members.items() if n != e.member})
-    if s.phase is Phase.COLLECTING:
-        if waiting_for:
-            return _fail(s, f"{e.member} {e.reason} before it uploaded", now, entropy)
-        return s, []
+    s = replace(s, members=_without(s.members, e.member))
+    if s.turn is not None:
+        return _will_not_come(s, e.member, e.reason, now, entropy)
     if s.phase is Phase.KEYING:
         if len(s.members) < s.who.limits.min_members:
             return _too_few(s, now, entropy)
@@ -314,6 +347,10 @@ def _gone(s: Aggregator, e: Gone, now: float, entropy: Entropy) -> Step:
     return _settle(s, now, entropy)
 
 
+def _without(members: Mapping[str, Child], *names: str) -> dict[str, Child]:
+    return {name: child for name, child in members.items() if name not in names}
+
+
 def _leave(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
     message = expect(e.message, wire.Leave)
     gone = Gone(str(e.sender.member), e.instance, f"left ({message.reason})")
@@ -321,17 +358,26 @@ def _leave(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
 
 
 def _settle(s: Aggregator, now: float, entropy: Entropy) -> Step:
-    """After a change outside of a round: go on, or gather again."""
+    """Between turns, after a change: go on, begin an epoch, or gather again."""
     if s.phase is Phase.GATHERING:
         return s, []
-    if len(s.members) < s.who.limits.min_members:
+    if len(s.members) < s.needed:
+        if len({**s.members, **s.pending}) >= s.who.limits.min_members:
+            return _open_epoch(s, now, entropy)  # the threshold falls with the roster
         return _too_few(s, now, entropy)
+    effects: list[Effect] = [membership(s)]
     s, more = _gather(s, now, entropy)
-    return s, [_membership(s), *more]
+    effects += more
+    if s.phase is Phase.READY and s.order is not None:
+        s, more = _try_start(s, now, entropy)
+        effects += more
+    return s, effects
 
 
-def _membership(s: Aggregator) -> Membership:
-    ready = s.members if s.phase in (Phase.READY, Phase.COLLECTING) else {}
+def membership(s: Aggregator) -> Membership:
+    """Who is keyed and ready in this state."""
+    between = (Phase.GATHERING, Phase.KEYING)
+    ready = {} if s.phase in between else s.members
     joins = [child.entry.join for child in s.members.values()]
     return Membership(
         epoch=s.epoch,
@@ -341,14 +387,41 @@ def _membership(s: Aggregator) -> Membership:
     )
 
 
-# ---- a round
+# ---- a turn begins
+
+
+def _prepare(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
+    name = _member(s, e)
+    s = _keep_prepared(s, name, expect(e.message, wire.Prepare))
+    if s.phase is Phase.READY and s.order is not None:
+        return _try_start(s, now, entropy)
+    return s, []
+
+
+def _keep_prepared(s: Aggregator, name: str, prepare: wire.Prepare) -> Aggregator:
+    """Take in what a member leaves for the next turn. Raises RemoteError."""
+    if (prepare.epoch, prepare.turn) != (s.epoch, s.seen + 1):
+        raise OutOfPlace(
+            f"{name} prepares turn {prepare.turn} of epoch {prepare.epoch}, the next is turn "
+            f"{s.seen + 1} of epoch {s.epoch}"
+        )
+    readers = [reader for reader, _ in prepare.boxes]
+    if readers != sorted(set(readers)) or not set(readers) <= set(s.names) - {name}:
+        raise Malformed(f"{name} prepares boxes for others than the roster")
+    if any(len(box) != BOX_BYTES for _, box in prepare.boxes):
+        raise Malformed(f"{name} prepares a box that is not {BOX_BYTES} bytes long")
+    if len(prepare.escrow) != SECRET_BYTES * len(readers) + 16:
+        raise Malformed(f"{name} prepares an escrow of {len(prepare.escrow)} bytes")
+    return replace(s, prepared={**s.prepared, name: prepare})
 
 
 def _ordered(s: Aggregator, e: Order, now: float, entropy: Entropy) -> Step:
-    if s.pending:  # let in who waits before the round begins
-        s, effects = _open_epoch(s, now, entropy)
-        return replace(s, order=e), effects
-    return _start(s, e, now, entropy)
+    if s.order is not None:
+        raise LocalError(f"round {e.round} is ordered while round {s.order.round} waits to begin")
+    s = replace(s, order=e)
+    if s.pending:  # let in who waits before the turn begins
+        return _open_epoch(s, now, entropy)
+    return _try_start(s, now, entropy)
 
 
 def _order_later(s: Aggregator, e: Order, now: float, entropy: Entropy) -> Step:
@@ -360,110 +433,250 @@ def _order_refused(s: Aggregator, e: Order, now: float, entropy: Entropy) -> Ste
     return s, [RoundFailed(e.round, reason)]
 
 
-def _start(s: Aggregator, order: Order, now: float, entropy: Entropy) -> Step:
-    s = replace(s, order=None)
-    devices = sum(child.entry.join.devices for child in s.members.values())
-    if order.round < s.first_round or order.round <= s.last_round:
+def _try_start(s: Aggregator, now: float, entropy: Entropy) -> Step:
+    """Begin when everyone is prepared; else wait a little for those who are not."""
+    if s.members.keys() <= s.prepared.keys():
+        return _start(s, now, entropy)
+    due = now + s.who.limits.preparing
+    return (s, []) if s.wake is not None else (replace(s, wake=due), [])
+
+
+def _start(s: Aggregator, now: float, entropy: Entropy) -> Step:
+    order = s.order
+    if order is None:
+        raise LocalError("no round is ordered")
+    s = replace(s, order=None, wake=None)
+    cohort = _cohort(s)
+    beneath = {name: s.members[name].entry.join.devices for name in cohort}
+    devices = sum(beneath.values())
+    if order.round <= s.last_round:
         reason = f"round {order.round} is spent here, the next is {s.last_round + 1}"
         return s, [RoundFailed(order.round, reason)]
     if devices > order.devices:
         reason = f"{devices} devices are beneath, the order is for {order.devices} in all"
         return s, [RoundFailed(order.round, reason)]
+    if len(cohort) < s.needed:
+        # Who has left nothing for this turn cannot be in it: the epoch is stuck without them.
+        s = replace(s, members={name: s.members[name] for name in cohort})
+        s, effects = _settle(s, now, entropy)
+        reason = f"{len(cohort)} members are prepared, {s.needed} are needed"
+        return s, [RoundFailed(order.round, reason), *effects]
     plan = wire.Plan(
         epoch=s.epoch,
+        turn=s.seen + 1,
         roster=s.roster,
-        cohort=tuple(s.members),
+        min_survivors=s.needed,
+        cohort=cohort,
         **{name: getattr(order, name) for name in Order.__slots__},
     )
     try:
-        encoding = _encoding(plan)
+        turn = begin_turn(
+            plan,
+            round_context(s.who.federation, s.who.address, plan),
+            {name: s.prepared[name] for name in cohort},
+            beneath,
+            s.names,
+            s.threshold,
+            s.who.keystream,
+            now + order.deadline,
+        )
     except BadUpdate as error:
         return s, [RoundFailed(order.round, str(error))]
+    calls: list[Effect] = [ToChild(name, _call_of(name, turn)) for name in s.members]
     s = replace(
         s,
         phase=Phase.COLLECTING,
-        plan=plan,
-        context=round_context(s.who.federation, s.who.address, plan),
-        total=np.zeros(encoding.length, np.uint32),
-        arrived=frozenset(),
+        turn=turn,
+        seen=plan.turn,
+        prepared={},
         last_round=order.round,
-        wake=now + order.deadline,
+        wake=now + order.deadline * s.who.limits.collecting,
     )
-    return s, [ToAll(plan)]
+    return s, calls
+
+
+def _cohort(s: Aggregator) -> tuple[str, ...]:
+    """The members who have left for the next turn what each of the others needs, sorted."""
+    chosen = sorted(s.members.keys() & s.prepared.keys())
+    boxes = {name: {reader for reader, _ in s.prepared[name].boxes} for name in chosen}
+    while True:
+        lacking = {name: len(set(chosen) - boxes[name]) - 1 for name in chosen}
+        worst = max(chosen, key=lacking.__getitem__, default=None)
+        if worst is None or lacking[worst] == 0:
+            return tuple(chosen)
+        chosen.remove(worst)
+
+
+def _call_of(reader: str, turn: Turn) -> wire.Call:
+    boxes = [
+        (by, box)
+        for by, provision in turn.provisions.items()
+        for name, box in provision.boxes
+        if name == reader
+    ]
+    return wire.Call(wire.encode(turn.plan), tuple(boxes))
+
+
+# ---- a turn goes on
 
 
 def _upload(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
     message = expect(e.message, wire.Upload)
     name = _member(s, e)
-    plan, kem, total = s.plan, s.kem, s.total
-    if plan is None or kem is None or total is None:
-        raise LocalError("collecting without a plan")
-    if (message.epoch, message.round) != (plan.epoch, plan.round) or message.context != s.context:
-        raise OutOfPlace(f"an upload of {name} for round {message.round}, this is {plan.round}")
-    if name not in plan.cohort or name in s.arrived:
-        raise OutOfPlace(f"{name} has no upload to make in round {plan.round}")
-    vector = open_upload(kem, message, name, len(total))
-    s = replace(s, total=total + vector, arrived=s.arrived | {name})
-    return _done(s, now, entropy) if s.arrived == set(plan.cohort) else (s, [])
+    turn, kem = _running(s)
+    _of_this_turn(turn, message, name)
+    if name not in turn.plan.cohort or name in turn.arrived or name in turn.absent:
+        raise OutOfPlace(f"{name} has no upload to make in turn {turn.plan.turn}")
+    contents = open_upload(kem, message, name)
+    vector = masked_vector(contents, turn.encoding, name)
+    s = _keep_prepared(s, name, wire.decode_as(wire.Prepare, contents.prepare))
+    s = replace(s, turn=count_in(turn, name, vector))
+    return _go_on(s, now, entropy)
 
 
-def open_upload(kem: KemKey, upload: wire.Upload, member: str, length: int) -> Ring:
-    """The masked vector [length] in an upload. Raises RemoteError."""
-    raw = unseal(kem, upload.sealed, upload_info(upload.context, member))
-    if len(raw) != length * 4:
-        raise BadUpdate(f"{member} sent {len(raw)} bytes, expected {length * 4}")
-    return np.frombuffer(raw, dtype="<u4").astype(np.uint32, copy=False)
+def _late_upload(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
+    """Its pads may be revealed already, so it is never counted; what it leaves for later is."""
+    message = expect(e.message, wire.Upload)
+    name = _member(s, e)
+    turn, kem = _running(s)
+    _of_this_turn(turn, message, name)
+    contents = open_upload(kem, message, name)
+    s = _keep_prepared(s, name, wire.decode_as(wire.Prepare, contents.prepare))
+    late = OutOfPlace(f"the upload of {name} came after turn {turn.plan.turn} had its survivors")
+    return s, [Refused(late)]
 
 
-def _done(s: Aggregator, now: float, entropy: Entropy) -> Step:
-    plan, total = s.plan, s.total
-    if plan is None or total is None:
-        raise LocalError("no round to end")
+def _of_this_turn(turn: Turn, message: wire.Upload | wire.Answer, name: str) -> None:
+    plan = turn.plan
+    if (message.epoch, message.turn) != (plan.epoch, plan.turn) or message.context != turn.context:
+        kind = type(message).__name__.lower()
+        raise OutOfPlace(f"an {kind} of {name} for turn {message.turn}, this is {plan.turn}")
+
+
+def _running(s: Aggregator) -> tuple[Turn, KemKey]:
+    if s.turn is None or s.kem is None:
+        raise LocalError("no turn is running")
+    return s.turn, s.kem
+
+
+def _will_not_come(s: Aggregator, name: str, reason: str, now: float, entropy: Entropy) -> Step:
+    """A member is known to be away, or to have given up: nobody waits for it in this turn."""
+    turn, _ = _running(s)
+    if name in turn.plan.cohort and name not in turn.arrived:
+        turn = replace(turn, absent={**turn.absent, name: reason})
+        s = replace(s, turn=turn)
+    return _go_on(s, now, entropy)
+
+
+def _go_on(s: Aggregator, now: float, entropy: Entropy) -> Step:
+    """The next step of the turn, if it is time for one."""
+    turn, _ = _running(s)
+    if s.phase is Phase.COLLECTING:
+        possible = len(turn.plan.cohort) - len(turn.absent)
+        if possible < s.needed:
+            return _fail(s, _missing(turn, s.needed), now, entropy)
+        return _name_survivors(s, now, entropy) if turn.settled else (s, [])
+    answering = turn.answers.keys() | (s.members.keys() & set(turn.plan.cohort))
+    if len(answering) < turn.threshold:
+        reason = f"{len(answering)} can answer, {turn.threshold} answers are needed"
+        return _fail(s, reason, now, entropy)
+    return s, []
+
+
+def _missing(turn: Turn, needed: int) -> str:
+    """Why a turn has too few survivors."""
+    late = sorted(set(turn.plan.cohort) - turn.arrived - turn.absent.keys())
+    reasons = [f"{name} {reason}" for name, reason in sorted(turn.absent.items())]
+    if late:
+        reasons.append(f"{', '.join(late)} had not uploaded")
+    return f"{len(turn.arrived)} uploads, {needed} are needed: " + "; ".join(reasons)
+
+
+def _name_survivors(s: Aggregator, now: float, entropy: Entropy) -> Step:
+    turn, _ = _running(s)
+    if len(turn.arrived) < s.needed:
+        return _fail(s, _missing(turn, s.needed), now, entropy)
+    survivors = tuple(sorted(turn.arrived))
+    s = replace(
+        s,
+        phase=Phase.UNMASKING,
+        turn=replace(turn, survivors=survivors),
+        wake=turn.deadline,
+    )
+    plan = turn.plan
+    return s, [ToAll(wire.Reveal(plan.epoch, plan.turn, turn.context, survivors))]
+
+
+def _answer(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
+    message = expect(e.message, wire.Answer)
+    name = _member(s, e)
+    turn, kem = _running(s)
+    _of_this_turn(turn, message, name)
+    if name not in turn.plan.cohort or name in turn.answers:
+        raise OutOfPlace(f"{name} has no answer to give in turn {turn.plan.turn}")
+    turn = open_answer(turn, kem, message, name)
+    s = replace(s, turn=turn)
+    if len(turn.answers) < turn.threshold:
+        return s, []
+    total = lay_bare(turn)
+    if total is None:
+        return s, []  # more answers may mend it; the deadline ends it otherwise
     try:
-        _encoding(plan).decode(total)
+        check_sum(turn, total)
     except BadUpdate as error:
-        s, effects = _fail(s, f"the masks do not cancel: {error}", now, entropy)
+        s, effects = _fail(s, f"the masks do not come off: {error}", now, entropy)
         return s, [Refused(error), *effects]
-    s, effects = _after_round(s, now, entropy)
-    return s, [RoundDone(plan, total), *effects]
-
-
-def _fail(s: Aggregator, reason: str, now: float, entropy: Entropy) -> Step:
-    if s.plan is None:
-        raise LocalError("no round to fail")
-    round_, reason = s.plan.round, wire.reason(reason)
-    s, effects = _after_round(s, now, entropy)
-    return s, [ToAll(wire.Abort(round_, reason)), RoundFailed(round_, reason), *effects]
-
-
-def _after_round(s: Aggregator, now: float, entropy: Entropy) -> Step:
-    s = replace(s, phase=Phase.READY, plan=None, total=None, arrived=frozenset(), wake=None)
-    return _settle(s, now, entropy)
+    s, effects = _after_turn(s, now, entropy)
+    return s, [RoundDone(turn.plan, turn.survivors, total), *effects]
 
 
 def _abort(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
     message = expect(e.message, wire.Abort)
     name = _member(s, e)
-    if s.plan is None or message.round != s.plan.round or name not in s.plan.cohort:
+    turn = s.turn
+    if turn is None or (message.epoch, message.turn) != (turn.plan.epoch, turn.plan.turn):
         return s, []
-    if name in s.arrived:
-        raise OutOfPlace(f"{name} gives up round {message.round} after its upload")
-    return _fail(s, f"{name}: {message.reason}", now, entropy)
+    if name in turn.arrived:
+        raise OutOfPlace(f"{name} gives up turn {message.turn} after its upload")
+    return _will_not_come(s, name, f"gave up ({message.reason})", now, entropy)
 
 
-def _round_due(s: Aggregator, e: Tick, now: float, entropy: Entropy) -> Step:
-    if s.wake is None or now < s.wake or s.plan is None:
+def _collecting_due(s: Aggregator, e: Tick, now: float, entropy: Entropy) -> Step:
+    if s.wake is None or now < s.wake:
         return s, []
-    missing = sorted(set(s.plan.cohort) - s.arrived)
-    reason = f"no upload from {', '.join(missing)} within {s.plan.deadline:g} s"
-    s = replace(s, members={n: c for n, c in s.members.items() if n not in missing})
+    return _name_survivors(s, now, entropy)
+
+
+def _unmasking_due(s: Aggregator, e: Tick, now: float, entropy: Entropy) -> Step:
+    if s.wake is None or now < s.wake:
+        return s, []
+    turn, _ = _running(s)
+    silent = sorted(set(turn.plan.cohort) - turn.answers.keys())
+    reason = f"{len(turn.answers)} answers, {turn.threshold} are needed"
+    if len(turn.answers) >= turn.threshold:
+        reason = "the shares in the answers do not open the sum"
+    if silent:
+        reason += f"; silent: {', '.join(silent)}"
     return _fail(s, reason, now, entropy)
+
+
+def _fail(s: Aggregator, reason: str, now: float, entropy: Entropy) -> Step:
+    turn, _ = _running(s)
+    plan, reason = turn.plan, wire.reason(reason)
+    s, effects = _after_turn(s, now, entropy)
+    abort = wire.Abort(plan.epoch, plan.turn, reason)
+    return s, [ToAll(abort), RoundFailed(plan.round, reason), *effects]
+
+
+def _after_turn(s: Aggregator, now: float, entropy: Entropy) -> Step:
+    s = replace(s, phase=Phase.READY, turn=None, wake=None)
+    return _settle(s, now, entropy)
 
 
 def _cancel(s: Aggregator, e: Cancel, now: float, entropy: Entropy) -> Step:
     if s.order is not None and s.order.round == e.round:
         return replace(s, order=None), [RoundFailed(e.round, e.reason)]
-    if s.plan is None or s.plan.round != e.round:
+    if s.turn is None or s.turn.plan.round != e.round:
         return s, []
     return _fail(s, e.reason, now, entropy)
 
@@ -488,26 +701,27 @@ def _member(s: Aggregator, e: Received) -> str:
     return name
 
 
-def _encoding(plan: wire.Plan) -> Encoding:
-    return Encoding(plan.dimension, plan.devices, plan.clip, plan.max_samples)
-
-
 Move = Callable[..., Step]
+_KEYED: Final = (Phase.READY, Phase.COLLECTING, Phase.UNMASKING)
 MOVES: Final[dict[tuple[Phase, type], Move]] = {
     **{(phase, wire.Join): _join for phase in Phase},
     **{(phase, wire.Leave): _leave for phase in Phase},
     **{(phase, wire.Abort): _late_abort for phase in Phase},
     **{(phase, Gone): _gone for phase in Phase},
     **{(phase, Cancel): _cancel for phase in Phase},
-    (Phase.GATHERING, Tick): _gather_due,
+    **{(phase, wire.Prepare): _prepare for phase in _KEYED},
+    (Phase.GATHERING, Tick): _ready_due,
     (Phase.GATHERING, Order): _order_refused,
     (Phase.KEYING, Tick): _keying_due,
     (Phase.KEYING, Order): _order_later,
     (Phase.KEYING, wire.Bundles): _bundles,
-    (Phase.READY, Tick): _gather_due,
+    (Phase.READY, Tick): _ready_due,
     (Phase.READY, Order): _ordered,
-    (Phase.COLLECTING, Tick): _round_due,
+    (Phase.COLLECTING, Tick): _collecting_due,
     (Phase.COLLECTING, wire.Upload): _upload,
     (Phase.COLLECTING, wire.Abort): _abort,
+    (Phase.UNMASKING, Tick): _unmasking_due,
+    (Phase.UNMASKING, wire.Upload): _late_upload,
+    (Phase.UNMASKING, wire.Answer): _answer,
 }
 """What may happen in which phase."""

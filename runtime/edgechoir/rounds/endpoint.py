@@ -18,7 +18,7 @@ from edgechoir.rounds.events import Effect, Event, Received, Refused, ToAll, ToC
 from edgechoir.rounds.joint import Joint, step
 from edgechoir.types import Address, Entropy
 
-CHANNEL_OF: Final = {wire.Roster: "roster", wire.Plan: "plan", wire.Abort: "plan"}
+CHANNEL_OF: Final = {wire.Roster: "roster", wire.Reveal: "plan", wire.Abort: "plan"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
 """The set-up of an epoch: rosters that cannot be forged, pair secrets that only the pair knows.
 
-Bonawitz et al. 2017, round 0 and 1 ("AdvertiseKeys", "ShareKeys"), with one sealed secret for each
-ordered pair in place of a static Diffie-Hellman key. A bundle is signed inside its box by its
+Bonawitz et al. 2017, round 0 ("AdvertiseKeys"), with one sealed secret for each ordered pair in
+place of a static Diffie-Hellman key. A bundle is signed inside its box by its
 sender over roster and both ids: the aggregator, who knows every public key, cannot put a secret of
 its own in the place of a member's.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -18,6 +18,7 @@ from edgechoir.errors import LocalError, Malformed, PolicyViolation, RemoteError
 from edgechoir.identity.certificate import Certified
 from edgechoir.identity.envelope import Verifier
 from edgechoir.identity.keys import sign, verify
+from edgechoir.learning.fixed_point import Encoding
 from edgechoir.secagg.chains import SECRET_BYTES, Chain, pair_chain
 from edgechoir.secagg.sealing import KemKey, check_public, seal, unseal
 from edgechoir.types import Address
@@ -95,7 +96,6 @@ def open_bundles(
     secrets: Mapping[str, bytes],
     entries: Mapping[str, Entry],
     delivery: wire.Delivery,
-    first_round: int,
 ) -> tuple[dict[str, Chain], list[RemoteError]]:
     """The pair chains that the delivered bundles give, and what was wrong with the others."""
     chains: dict[str, Chain] = {}
@@ -113,13 +113,28 @@ def open_bundles(
         except RemoteError as error:
             errors.append(type(error)(f"the bundle of {them!r}: {error}"))
             continue
-        chains[them] = pair_chain(secrets[them], secret, me, them, delivery.roster, first_round)
+        chains[them] = pair_chain(secrets[them], secret, me, them, delivery.roster)
     return chains, errors
 
 
 def upload_info(context: bytes, member: str) -> bytes:
-    """What an upload's box is bound to: one member in one round."""
+    """What an upload's box is bound to: one member in one turn."""
     return b"edgechoir upload\0" + context + member.encode()
+
+
+def answer_info(context: bytes, member: str) -> bytes:
+    """What an answer's box is bound to: one member in one turn."""
+    return b"edgechoir answer\0" + context + member.encode()
+
+
+def places_of(members: Iterable[str]) -> dict[str, int]:
+    """Each member's place in a roster, from 1: the x of its shares."""
+    return {name: place for place, name in enumerate(sorted(members), 1)}
+
+
+def encoding_of(plan: wire.Plan) -> Encoding:
+    """The plan's fixed-point code. Raises BadUpdate for one that could overflow."""
+    return Encoding(plan.dimension, plan.devices, plan.clip, plan.max_samples, plan.bits)
 
 
 def expect(message: wire.Message, kind: type[M]) -> M:

@@ -3,8 +3,23 @@
 from dataclasses import dataclass
 
 from edgechoir.errors import RemoteError
+from edgechoir.secagg.pads import Keystream, SignedSeed
 from edgechoir.types import Address, Ring
-from edgechoir.wire import Abort, Bundles, Delivery, Join, Leave, Message, Plan, Roster, Upload
+from edgechoir.wire import (
+    Abort,
+    Answer,
+    Bundles,
+    Call,
+    Delivery,
+    Join,
+    Leave,
+    Message,
+    Plan,
+    Prepare,
+    Reveal,
+    Roster,
+    Upload,
+)
 
 # ---- what happens
 
@@ -64,6 +79,14 @@ class NoContribution:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskReady:
+    """(Participant) The mask asked for by `ExpandMask`, [length]; it becomes the upload."""
+
+    round: int
+    mask: Ring
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """(Aggregator) Run this round: everything of a plan but whom it is run with."""
 
@@ -74,6 +97,7 @@ class Order:
     devices: int
     clip: float
     max_samples: int
+    bits: int
     epochs: int
     batch_size: int
     learning_rate: float
@@ -105,7 +129,7 @@ class Gone:
 class ToParent:
     """Send this up."""
 
-    message: Join | Bundles | Upload | Abort | Leave
+    message: Join | Bundles | Prepare | Upload | Answer | Abort | Leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +137,14 @@ class ToChild:
     """Send this down to one child."""
 
     member: str
-    message: Delivery
+    message: Delivery | Call
 
 
 @dataclass(frozen=True, slots=True)
 class ToAll:
     """Publish this for all children, to stay readable for late ones."""
 
-    message: Roster | Plan | Abort
+    message: Roster | Reveal | Abort
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +167,17 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpandMask:
+    """Make this turn's mask while the work goes on; answer with MaskReady. Not to is no fault."""
+
+    round: int
+    seeds: tuple[SignedSeed, ...]
+    length: int
+    bits: int
+    keystream: Keystream
+
+
+@dataclass(frozen=True, slots=True)
 class Abandon:
     """Stop working on this round; its contribution is not wanted any more."""
 
@@ -159,9 +194,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class RoundDone:
-    """The sum over the whole cohort, in clear."""
+    """The sum over the survivors, in clear."""
 
     plan: Plan
+    survivors: tuple[str, ...]
     total: Ring
 
 
@@ -191,6 +227,7 @@ Event = (
     | ModelHeld
     | Contribution
     | NoContribution
+    | MaskReady
     | Order
     | Cancel
     | Gone
@@ -201,6 +238,7 @@ Effect = (
     | ToAll
     | Record
     | Work
+    | ExpandMask
     | Abandon
     | Refused
     | RoundDone

@@ -73,6 +73,9 @@ def step(joint: Joint, event: Event, now: float, entropy: Entropy) -> tuple[Join
             out += effects
             if joint.up is not None and joint.down is not None:
                 todo.extend(_across(joint.up, effects))
+                if not todo and _outgrown(joint.up, joint.down):
+                    there = aggregator.membership(joint.down)
+                    todo.append(Begin(there.devices, there.last_round))
     return joint, out
 
 
@@ -97,18 +100,26 @@ def _across(up: Participant, effects: list[Effect]) -> list[Event]:
                 events.append(order_of(plan, plan.deadline * HEADROOM))
             case Abandon(round_, reason):
                 events.append(Cancel(round_, reason))
-            case RoundDone(plan, total):
+            case RoundDone(plan, _, total):
                 events.append(Contribution(plan.round, total))
             case RoundFailed(round_, reason):
                 events.append(NoContribution(round_, reason))
             case Membership(_, members, devices, last_round):
                 if not members and up.phase is not Phase.IDLE:
                     events.append(Withdraw("too few members beneath"))
-                elif members and (up.phase is Phase.IDLE or up.devices != devices):
+                elif members and up.phase is Phase.IDLE:
                     events.append(Begin(devices, last_round))
             case _:
                 pass
     return events
+
+
+def _outgrown(up: Participant, down: Aggregator) -> bool:
+    """Whether more devices are beneath than the parent knows, and this is the time to say so.
+
+    Fewer are no news: the bound they were counted for still holds. While a turn runs it waits.
+    """
+    return up.phase is Phase.READY and aggregator.membership(down).devices > up.devices
 
 
 def order_of(plan: wire.Plan, deadline: float) -> Order:

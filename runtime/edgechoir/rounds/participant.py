@@ -1,15 +1,23 @@
 """A tier's end towards its parent.
 
-    IDLE ──Begin──▶ OUT ──Roster──▶ KEYING ──Delivery──▶ READY ──Plan──▶ WAITING ──ModelHeld──▶
-    WORKING ──Contribution──▶ SENT ──Plan──▶ WAITING …
+    IDLE ─Begin─▶ OUT ─Roster─▶ KEYING ─Delivery─▶ READY ─Call─▶ WAITING ─ModelHeld─▶ WORKING
+    ─Contribution─▶ SENT ─Reveal─▶ READY …
 
-A Roster restarts KEYING from any phase; one that leaves this member out sends it back to OUT, where
-it asks again until it is let in. Rules that hold in every phase: a round is used once and only
-upwards (`last_round`, written down before the upload leaves); no vector leaves unmasked or for a
-cohort below `min_cohort`; a plan can tighten this member's policy but not loosen it.
+A member speaks twice in a turn: its upload, which also carries what it leaves for the next turn,
+and its answer to the survivor set. A Roster restarts KEYING from any phase; one that leaves this
+member out sends it back to OUT, where it asks again until it is let in.
+
+What holds in every phase, whatever the aggregator says:
+- a turn is gone through once, upwards; its mask covers one vector, and the round is written down
+  before the upload leaves;
+- one survivor set is answered in a turn, and none for a turn this member did not see to be of the
+  context it took part in; a member that answers before its upload never uploads in that turn;
+- no vector leaves for a cohort, and no share for a survivor set, below the policy;
+- all secrets of an epoch live in memory alone: a process that starts, be it from an old image,
+  has none of them and joins with a fresh key.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
@@ -28,12 +36,15 @@ from edgechoir.errors import (
     UnknownMember,
 )
 from edgechoir.identity.envelope import Verifier
-from edgechoir.learning.fixed_point import Encoding
+from edgechoir.identity.policy import Policy
 from edgechoir.rounds.epoch import (
     Entry,
+    answer_info,
+    encoding_of,
     expect,
     make_bundles,
     open_bundles,
+    places_of,
     read_roster,
     roster_hash,
     round_context,
@@ -45,6 +56,8 @@ from edgechoir.rounds.events import (
     Contribution,
     Effect,
     Event,
+    ExpandMask,
+    MaskReady,
     ModelHeld,
     NoContribution,
     Received,
@@ -55,16 +68,22 @@ from edgechoir.rounds.events import (
     Withdraw,
     Work,
 )
+from edgechoir.secagg.boxes import Provision, Shares, open_box, provide
 from edgechoir.secagg.chains import SECRET_BYTES, Chain
-from edgechoir.secagg.masking import mask
+from edgechoir.secagg.masking import expand_mask, mask_seeds
+from edgechoir.secagg.pads import Keystream, SignedSeed
 from edgechoir.secagg.sealing import KemKey, new_kem_key, seal
-from edgechoir.types import Address, Entropy
+from edgechoir.secagg.threshold import colluders, threshold
+from edgechoir.types import Address, Entropy, Ring
 
 JOIN_RETRY_S: Final = 3.0
 KEYING_S: Final = 15.0
 QUIET_S: Final = 60.0
 """After so long without a word a keyed member offers its next key again: a parent that has dropped
 it meanwhile takes that as a Join, any other as nothing new."""
+MAX_SKIP: Final = 1024
+"""Turns a plan may be ahead of the last one seen."""
+KEYSTREAMS: Final = tuple(Keystream)
 
 
 class Phase(Enum):
@@ -80,14 +99,6 @@ class Phase(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """The least protection this member accepts, whatever a plan says."""
-
-    min_cohort: int = 2
-    max_clip: float = 100.0
-
-
-@dataclass(frozen=True, slots=True)
 class Self:
     """What does not change about this member."""
 
@@ -98,10 +109,28 @@ class Self:
     verifier: Verifier
     policy: Policy = field(default_factory=Policy)
 
+    @property
+    def name(self) -> str:
+        return str(self.address.member)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The turn this member is in: its plan, the context that names it, the shares it holds."""
+
+    plan: wire.Plan
+    context: bytes
+    held: Mapping[str, Shares]
+    mask: Ring | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """The whole state. `wake` is when a Tick is due; `kem` the key offered for the next roster."""
+    """The whole state. `wake` is when a Tick is due; `kem` the key offered for the next roster.
+
+    `seen` is the last turn this member was told of, `uploaded` and `answered` the last it did that
+    in; `provision` what it has left with others for a turn to come, `now` for the present one.
+    """
 
     who: Self
     phase: Phase = Phase.IDLE
@@ -111,12 +140,18 @@ class Participant:
     model: tuple[int, bytes] | None = None
     epoch: int = 0
     roster: bytes = b""
-    first_round: int = 0
+    threshold: int = 0
+    keystream: Keystream = Keystream.AES
     aggregator_kem: bytes = b""
     entries: Mapping[str, Entry] = field(default_factory=dict)
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     chains: Mapping[str, Chain] = field(default_factory=dict)
-    plan: wire.Plan | None = None
+    provision: Provision | None = None
+    present: Provision | None = None
+    turn: Turn | None = None
+    seen: int = 0
+    uploaded: int = 0
+    answered: int = 0
     early: Received | None = None
     wake: float | None = None
     tries: int = 0
@@ -139,6 +174,9 @@ def step(state: Participant, event: Event, now: float, entropy: Entropy) -> Step
             raise OutOfPlace(f"a {what.__name__} has no place while {state.phase.value}")
         raise LocalError(f"{what.__name__} has no place while {state.phase.value}")
     return move(state, event, now, entropy)
+
+
+# ---- joining an epoch
 
 
 def _begin(s: Participant, e: Begin, now: float, entropy: Entropy) -> Step:
@@ -180,33 +218,28 @@ def _join(s: Participant, renew: int) -> wire.Join:
 
 def _roster(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
     message = expect(e.message, wire.Roster)
+    digest = roster_hash(s.who.federation, s.who.parent, message)
     if message.epoch <= s.epoch:
-        digest = roster_hash(s.who.federation, s.who.parent, message)
         if message.epoch == s.epoch and digest == s.roster:
             return s, []
         raise Replayed(f"roster of epoch {message.epoch}, already in epoch {s.epoch}")
     entries = read_roster(message, s.who.verifier, s.who.parent, now)
-    me = str(s.who.address.member)
-    mine = entries.get(me)
+    mine = entries.get(s.who.name)
     if mine is None or s.kem is None or mine.join.kem != s.kem.public:
         s = replace(s, epoch=message.epoch)
         return (s, []) if s.phase is Phase.OUT else _ask_in(s, now, entropy)
-    if len(entries) < s.who.policy.min_cohort:
-        raise PolicyViolation(
-            f"a roster of {len(entries)} is below this member's minimum {s.who.policy.min_cohort}"
-        )
-    if message.first_round <= s.last_round:
-        raise Replayed(f"roster starts at round {message.first_round}, {s.last_round} is spent")
+    t = _check_roster(s, message, entries)
     effects = _abandon(s, "a new epoch has begun")
-    digest = roster_hash(s.who.federation, s.who.parent, message)
-    secrets = {them: entropy(SECRET_BYTES) for them in sorted(entries) if them != me}
-    bundles = make_bundles(me, s.who.key, secrets, entries, message.epoch, digest)
+    others = sorted(entries.keys() - {s.who.name})
+    secrets = {them: entropy(SECRET_BYTES) for them in others}
+    bundles = make_bundles(s.who.name, s.who.key, secrets, entries, message.epoch, digest)
     s = replace(
         _forget(s),
         phase=Phase.KEYING,
         epoch=message.epoch,
         roster=digest,
-        first_round=message.first_round,
+        threshold=t,
+        keystream=KEYSTREAMS[message.keystream],
         aggregator_kem=message.kem,
         entries=entries,
         secrets=secrets,
@@ -215,12 +248,41 @@ def _roster(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
     return s, [*effects, ToParent(bundles)]
 
 
+def _check_roster(s: Participant, roster: wire.Roster, entries: Mapping[str, Entry]) -> int:
+    """The roster's threshold. Raises PolicyViolation where it is below this member's policy."""
+    policy, n = s.who.policy, len(entries)
+    least = threshold(n, colluders(n, policy.colluders_one_in))
+    if not least <= roster.threshold <= n:
+        raise PolicyViolation(
+            f"a roster of {n} with threshold {roster.threshold}; this member's policy asks for "
+            f"{least} to {n}"
+        )
+    if roster.keystream >= len(KEYSTREAMS):
+        raise PolicyViolation(f"keystream {roster.keystream} is not known here")
+    _check_group(policy, entries, entries.keys(), "a roster")
+    return roster.threshold
+
+
+def _check_group(
+    policy: Policy, entries: Mapping[str, Entry], names: Iterable[str], what: str
+) -> None:
+    """Raises PolicyViolation for a group that is too small to hide in."""
+    chosen = [entries[name] for name in names]
+    devices = sum(entry.join.devices for entry in chosen)
+    if len(chosen) < policy.min_members or devices < policy.min_devices:
+        raise PolicyViolation(
+            f"{what} of {len(chosen)} members with {devices} devices; this member's policy asks "
+            f"for {policy.min_members} and {policy.min_devices}"
+        )
+
+
 def _delivery(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
     message = expect(e.message, wire.Delivery)
     if (message.epoch, message.roster) != (s.epoch, s.roster) or s.kem is None:
         raise OutOfPlace(f"a delivery for epoch {message.epoch}, this is epoch {s.epoch}")
-    me = str(s.who.address.member)
-    chains, errors = open_bundles(me, s.kem, s.secrets, s.entries, message, s.first_round)
+    chains, errors = open_bundles(s.who.name, s.kem, s.secrets, s.entries, message)
+    if not chains:
+        raise Malformed("a delivery without one bundle that opens")
     early = s.early
     # The opened key has done its work: what it read must stay closed to a later thief.
     s = replace(
@@ -234,67 +296,162 @@ def _delivery(s: Participant, e: Received, now: float, entropy: Entropy) -> Step
     )
     effects: list[Effect] = [Refused(error) for error in errors]
     effects.append(ToParent(_join(s, renew=1)))
+    s, left = _provide(s, 1, entropy)
+    effects += left
     if early is not None:
         try:
-            s, more = _plan(s, early, now, entropy)
+            s, more = _call(s, early, now, entropy)
         except RemoteError as error:  # of an earlier epoch: the delivery is good all the same
             more = [Refused(error)]
         effects += more
     return s, effects
 
 
-def _early_plan(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
-    """A plan that overtook the delivery waits for it."""
+def _early_call(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
+    """A call that overtook the delivery waits for it."""
     return replace(s, early=e), []
 
 
-def _plan(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
-    plan = expect(e.message, wire.Plan)
-    if plan == s.plan:
-        return s, []
+# ---- a turn
+
+
+def _provide(s: Participant, turn: int, entropy: Entropy) -> Step:
+    """Leave with the others what `turn` needs from here; a second time, the same bytes.
+
+    Chains move on to that turn: no turn before it can be entered any more.
+    """
+    if s.provision is None or s.provision.turn < turn:
+        chains = {them: chain.at(turn) for them, chain in s.chains.items()}
+        places = places_of(s.entries)
+        provision = provide(s.who.name, places, chains, s.threshold, entropy)
+        s = replace(s, chains=chains, provision=provision)
+    return s, [ToParent(_prepare(s))]
+
+
+def _prepare(s: Participant) -> wire.Prepare:
+    left = s.provision
+    if left is None:
+        raise LocalError("nothing has been left for any turn")
+    return wire.Prepare(
+        epoch=s.epoch,
+        turn=left.turn,
+        boxes=left.boxes,
+        escrow=left.escrow,
+        commit_b=left.commit_b,
+        commit_k=left.commit_k,
+    )
+
+
+def _call(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
+    message = expect(e.message, wire.Call)
+    plan = wire.decode_as(wire.Plan, message.plan)
     if plan.epoch != s.epoch or plan.roster != s.roster:
         raise OutOfPlace(f"a plan for epoch {plan.epoch}, this is epoch {s.epoch}")
-    if plan.round <= s.last_round:
-        raise Replayed(f"plan of round {plan.round}, but round {s.last_round} is spent")
-    if str(s.who.address.member) not in plan.cohort:
-        return _ask_in(s, now, entropy)
-    effects = _abandon(s, f"round {plan.round} has begun")
+    if plan.turn <= s.seen:
+        raise Replayed(f"plan of turn {plan.turn}, turn {s.seen} has been seen")
+    if plan.turn > s.seen + MAX_SKIP:
+        raise PolicyViolation(f"plan of turn {plan.turn} after turn {s.seen}")
+    effects = _abandon(s, f"turn {plan.turn} has begun")
+    ours = s.provision
+    if s.who.name not in plan.cohort or ours is None or ours.turn != plan.turn:
+        s = replace(_ready(s, now), seen=plan.turn)
+        s, left = _provide(s, plan.turn + 1, entropy)
+        return s, effects + left
     try:
-        _check(s, plan)
+        context = _check_plan(s, plan)
     except RemoteError as error:
-        no = wire.Abort(plan.round, wire.reason(str(error)))
-        return _ready(s, now), [*effects, Refused(error), ToParent(no)]
-    s = replace(s, phase=Phase.WAITING, plan=plan, wake=now + plan.deadline)
+        return _decline(s, plan, error, now, entropy, effects)
+    held, errors = _open_boxes(s, plan, message, ours)
+    s = replace(
+        s,
+        phase=Phase.WAITING,
+        seen=plan.turn,
+        present=ours,
+        turn=Turn(plan, context, held),
+        wake=now + plan.deadline,
+    )
     s, work = _try_work(s)
-    return s, effects + work
+    return s, [*effects, *(Refused(error) for error in errors), *work]
 
 
-def _check(s: Participant, plan: wire.Plan) -> None:
-    """Raises RemoteError for a plan this member will not follow."""
-    policy = s.who.policy
-    others = set(plan.cohort) - {str(s.who.address.member)}
+def _decline(
+    s: Participant,
+    plan: wire.Plan,
+    error: RemoteError,
+    now: float,
+    entropy: Entropy,
+    effects: list[Effect],
+) -> Step:
+    """Say that this plan is not followed here, and leave what the next turn needs."""
+    no = wire.Abort(plan.epoch, plan.turn, wire.reason(str(error)))
+    s = replace(_ready(s, now), seen=plan.turn)
+    s, left = _provide(s, plan.turn + 1, entropy)
+    return s, [*effects, Refused(error), ToParent(no), *left]
+
+
+def _check_plan(s: Participant, plan: wire.Plan) -> bytes:
+    """The plan's context. Raises RemoteError for a plan this member will not follow."""
+    others = set(plan.cohort) - {s.who.name}
     if len(plan.cohort) != len(others) + 1:
         raise Malformed("a cohort names a member twice")
-    if len(plan.cohort) < policy.min_cohort:
-        raise PolicyViolation(
-            f"a cohort of {len(plan.cohort)} is below this member's minimum {policy.min_cohort}"
-        )
-    if plan.clip > policy.max_clip:
-        raise PolicyViolation(f"clip {plan.clip} is above this member's {policy.max_clip}")
+    if plan.round <= s.last_round:
+        raise Replayed(f"plan of round {plan.round}, but round {s.last_round} is spent")
     unkeyed = sorted(others - s.chains.keys())
     if unkeyed:
         raise PolicyViolation(f"no pair secret with {', '.join(unkeyed)}")
-    for them in others:
-        s.chains[them].steps_to(plan.round)
+    if len(plan.cohort) < s.threshold:
+        raise PolicyViolation(
+            f"a cohort of {len(plan.cohort)} is below the threshold {s.threshold}"
+        )
+    _check_group(s.who.policy, s.entries, plan.cohort, "a cohort")
+    if plan.clip > s.who.policy.max_clip:
+        raise PolicyViolation(f"clip {plan.clip} is above this member's {s.who.policy.max_clip}")
     if s.devices > plan.devices:
         raise PolicyViolation(f"{s.devices} devices here, the plan is for {plan.devices} in all")
-    _encoding(plan)
+    encoding_of(plan)
+    return round_context(s.who.federation, s.who.parent, plan)
+
+
+def _open_boxes(
+    s: Participant, plan: wire.Plan, call: wire.Call, ours: Provision
+) -> tuple[dict[str, Shares], list[RemoteError]]:
+    """The shares this member holds of each cohort member in this turn, its own included."""
+    held = {s.who.name: ours.own}
+    errors: list[RemoteError] = []
+    boxes = dict(call.boxes)
+    for them in plan.cohort:
+        if them == s.who.name:
+            continue
+        try:
+            if them not in boxes:
+                raise Malformed("there is none")
+            held[them] = open_box(them, s.who.name, s.chains[them], boxes[them])
+        except RemoteError as error:
+            errors.append(type(error)(f"the box of {them!r}: {error}"))
+    return held, errors
 
 
 def _try_work(s: Participant) -> Step:
-    if s.plan is None or s.model != (s.plan.model_version, s.plan.model_hash):
+    if s.turn is None:
+        raise LocalError("no turn to work in")
+    plan = s.turn.plan
+    if s.model != (plan.model_version, plan.model_hash):
         return s, []
-    return replace(s, phase=Phase.WORKING), [Work(s.plan)]
+    expand = ExpandMask(
+        round=plan.round,
+        seeds=_seeds(s, s.turn),
+        length=encoding_of(plan).length,
+        bits=plan.bits,
+        keystream=s.keystream,
+    )
+    return replace(s, phase=Phase.WORKING), [Work(plan), expand]
+
+
+def _seeds(s: Participant, turn: Turn) -> tuple[SignedSeed, ...]:
+    if s.present is None:
+        raise LocalError("no self-mask for this turn")
+    leaves = {them: s.chains[them].leaf() for them in turn.plan.cohort if them != s.who.name}
+    return mask_seeds(s.who.name, s.present.b, leaves, turn.context)
 
 
 def _model_held(s: Participant, e: ModelHeld, now: float, entropy: Entropy) -> Step:
@@ -302,66 +459,138 @@ def _model_held(s: Participant, e: ModelHeld, now: float, entropy: Entropy) -> S
     return _try_work(s) if s.phase is Phase.WAITING else (s, [])
 
 
+def _mask_ready(s: Participant, e: MaskReady, now: float, entropy: Entropy) -> Step:
+    turn = s.turn
+    if turn is None or e.round != turn.plan.round or len(e.mask) != encoding_of(turn.plan).length:
+        return s, []
+    return replace(s, turn=replace(turn, mask=e.mask)), []
+
+
 def _contribution(s: Participant, e: Contribution, now: float, entropy: Entropy) -> Step:
-    plan = s.plan
-    if plan is None or e.round != plan.round:
-        return s, []  # work on a round that was given up meanwhile
-    encoding = _encoding(plan)
+    turn = s.turn
+    if turn is None or e.round != turn.plan.round:
+        return s, []  # work on a turn that was given up meanwhile
+    plan = turn.plan
+    encoding = encoding_of(plan)
     try:
         encoding.within(e.vector, s.devices)
     except BadUpdate as error:
-        return _give_up(s, str(error), now)
-    me = str(s.who.address.member)
-    context = round_context(s.who.federation, s.who.parent, plan)
-    links = {them: s.chains[them].at(plan.round) for them in plan.cohort if them != me}
-    masked = mask(e.vector, me, {them: link.pad_seed(context) for them, link in links.items()})
-    box = seal(s.aggregator_kem, masked.astype("<u4").tobytes(), upload_info(context, me))
-    upload = wire.Upload(plan.epoch, plan.round, context, box)
-    spent = {them: chain.at(plan.round + 1) for them, chain in links.items()}
+        return _give_up(s, str(error), now, entropy)
+    mask = turn.mask
+    if mask is None:
+        mask = expand_mask(_seeds(s, turn), encoding.length, encoding.dtype, s.keystream)
+    masked = mask + e.vector  # not in place: the mask of a step that fails stays what it is
+    s, _ = _provide(s, plan.turn + 1, entropy)
+    contents = wire.Contents(prepare=wire.encode(_prepare(s)), vector=_little_endian(masked))
+    sealed = seal(s.aggregator_kem, wire.encode(contents), upload_info(turn.context, s.who.name))
+    upload = wire.Upload(plan.epoch, plan.turn, turn.context, sealed)
     s = replace(
         s,
         phase=Phase.SENT,
         last_round=plan.round,
-        chains={**s.chains, **spent},
+        uploaded=plan.turn,
+        turn=replace(turn, mask=None),
         wake=now + QUIET_S,
     )
     return s, [Record(plan.epoch, plan.round, wire.encode(upload)), ToParent(upload)]
 
 
+def _little_endian(vector: Ring) -> bytes:
+    return vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
 def _no_contribution(s: Participant, e: NoContribution, now: float, entropy: Entropy) -> Step:
-    if s.plan is None or e.round != s.plan.round:
+    if s.turn is None or e.round != s.turn.plan.round:
         return s, []
-    return _give_up(s, e.reason, now)
+    return _give_up(s, e.reason, now, entropy)
 
 
-def _give_up(s: Participant, reason: str, now: float) -> Step:
-    """Tell the parent that this round gets nothing from here."""
-    if s.plan is None:
-        raise LocalError("no round to give up")
-    no = wire.Abort(s.plan.round, wire.reason(reason))
-    return _ready(s, now), [ToParent(no)]
+def _give_up(s: Participant, reason: str, now: float, entropy: Entropy) -> Step:
+    """Tell the parent that this turn gets nothing from here, and leave what the next one needs.
+
+    The turn stays known: shares held for others are still answered with.
+    """
+    if s.turn is None:
+        raise LocalError("no turn to give up")
+    plan = s.turn.plan
+    no = wire.Abort(plan.epoch, plan.turn, wire.reason(reason))
+    turn = replace(s.turn, mask=None)
+    s = replace(s, phase=Phase.READY, turn=turn, present=None, wake=now + QUIET_S)
+    s, left = _provide(s, plan.turn + 1, entropy)
+    return s, [ToParent(no), *left]
 
 
-def _ready(s: Participant, now: float) -> Participant:
-    return replace(s, phase=Phase.READY, plan=None, wake=now + QUIET_S)
+def _reveal(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
+    message = expect(e.message, wire.Reveal)
+    turn = s.turn
+    if turn is None or (message.epoch, message.turn) != (turn.plan.epoch, turn.plan.turn):
+        if (message.epoch, message.turn) <= (s.epoch, s.seen):
+            return s, []  # of a turn this member had no part in
+        raise OutOfPlace(f"a reveal of turn {message.turn}, turn {s.seen} is the last seen")
+    _check_reveal(s, turn, message)
+    survivors = set(message.survivors)
+    shares = tuple(
+        (them, held.b if them in survivors else held.k) for them, held in sorted(turn.held.items())
+    )
+    opened = wire.encode(wire.Opened(shares))
+    sealed = seal(s.aggregator_kem, opened, answer_info(turn.context, s.who.name))
+    answer = wire.Answer(message.epoch, message.turn, turn.context, sealed)
+    effects = _abandon(s, "the turn goes on without this member")
+    late = s.uploaded < message.turn
+    # From here on nothing of this turn may be sent again: neither another answer nor an upload.
+    s = replace(_ready(s, now), answered=message.turn)
+    effects.append(ToParent(answer))
+    if late:
+        s, left = _provide(s, message.turn + 1, entropy)
+        effects += left
+    return s, effects
+
+
+def _check_reveal(s: Participant, turn: Turn, reveal: wire.Reveal) -> None:
+    """Raises RemoteError for a survivor set this member must not answer."""
+    plan, survivors = turn.plan, set(reveal.survivors)
+    if reveal.context != turn.context:
+        raise PolicyViolation(f"a reveal of turn {plan.turn} under another plan than this member's")
+    if reveal.turn <= s.answered:
+        raise Replayed(f"a second reveal of turn {reveal.turn}")
+    if len(survivors) != len(reveal.survivors) or not survivors <= set(plan.cohort):
+        raise Malformed("a survivor set names a member twice, or one outside of the cohort")
+    if len(survivors) < max(s.threshold, plan.min_survivors):
+        raise PolicyViolation(
+            f"{len(survivors)} survivors, {max(s.threshold, plan.min_survivors)} are needed"
+        )
+    _check_group(s.who.policy, s.entries, survivors, "a survivor set")
+    if s.who.name in survivors and s.uploaded < reveal.turn:
+        raise PolicyViolation("a survivor set counts this member, which has not uploaded")
 
 
 def _abort(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
     message = expect(e.message, wire.Abort)
-    if s.plan is None or message.round != s.plan.round:
+    turn = s.turn
+    if turn is None or (message.epoch, message.turn) != (turn.plan.epoch, turn.plan.turn):
         return s, []
-    return _ready(s, now), _abandon(s, message.reason)
+    effects = _abandon(s, message.reason)
+    late = s.uploaded < message.turn
+    s = replace(_ready(s, now), answered=max(s.answered, message.turn))
+    if late:
+        s, left = _provide(s, message.turn + 1, entropy)
+        effects += left
+    return s, effects
+
+
+# ---- time
 
 
 def _late(s: Participant, e: Tick, now: float, entropy: Entropy) -> Step:
-    if s.wake is None or now < s.wake or s.plan is None:
+    if s.wake is None or now < s.wake or s.turn is None:
         return s, []
+    plan = s.turn.plan
     if s.phase is Phase.WAITING:
-        reason = f"model version {s.plan.model_version} did not arrive before the deadline"
+        reason = f"model version {plan.model_version} did not arrive before the deadline"
     else:
-        reason = f"the work was not done within {s.plan.deadline:g} s"
+        reason = f"the work was not done within {plan.deadline:g} s"
     effects = _abandon(s, reason)
-    s, said = _give_up(s, reason, now)
+    s, said = _give_up(s, reason, now, entropy)
     return s, effects + said
 
 
@@ -376,26 +605,42 @@ def _tick_keying(s: Participant, e: Tick, now: float, entropy: Entropy) -> Step:
 def _quiet(s: Participant, e: Tick, now: float, entropy: Entropy) -> Step:
     if s.wake is None or now < s.wake:
         return s, []
-    return replace(s, wake=now + QUIET_S), [ToParent(_join(s, renew=1))]
+    effects: list[Effect] = [ToParent(_join(s, renew=1))]
+    if s.provision is not None:
+        effects.append(ToParent(_prepare(s)))
+    return replace(s, wake=now + QUIET_S), effects
 
 
 def _rest(s: Participant, e: Event, now: float, entropy: Entropy) -> Step:
     return s, []
 
 
+def _ready(s: Participant, now: float) -> Participant:
+    return replace(s, phase=Phase.READY, turn=None, present=None, wake=now + QUIET_S)
+
+
 def _abandon(s: Participant, reason: str) -> list[Effect]:
-    if s.plan is None or s.phase not in (Phase.WAITING, Phase.WORKING):
+    if s.turn is None or s.phase not in (Phase.WAITING, Phase.WORKING):
         return []
-    return [Abandon(s.plan.round, reason)]
+    return [Abandon(s.turn.plan.round, reason)]
 
 
 def _forget(s: Participant) -> Participant:
     """Drop every secret of the epoch."""
-    return replace(s, roster=b"", entries={}, secrets={}, chains={}, plan=None, early=None)
-
-
-def _encoding(plan: wire.Plan) -> Encoding:
-    return Encoding(plan.dimension, plan.devices, plan.clip, plan.max_samples)
+    return replace(
+        s,
+        roster=b"",
+        entries={},
+        secrets={},
+        chains={},
+        provision=None,
+        present=None,
+        turn=None,
+        seen=0,
+        uploaded=0,
+        answered=0,
+        early=None,
+    )
 
 
 Move = Callable[..., Step]
@@ -407,27 +652,27 @@ MOVES: Final[dict[tuple[Phase, type], Move]] = {
     **{(phase, ModelHeld): _model_held for phase in Phase},
     **{(phase, Contribution): _rest for phase in Phase},
     **{(phase, NoContribution): _rest for phase in Phase},
+    **{(phase, MaskReady): _rest for phase in Phase},
     **{(phase, Tick): _rest for phase in Phase},
     **{(phase, Withdraw): _withdraw for phase in _LISTENING},
     **{(phase, wire.Roster): _roster for phase in _LISTENING},
-    **{(phase, wire.Plan): _plan for phase in _KEYED},
+    **{(phase, wire.Call): _call for phase in _KEYED},
+    **{(phase, wire.Reveal): _rest for phase in Phase},
+    **{(phase, wire.Reveal): _reveal for phase in _KEYED},
     **{(phase, wire.Abort): _rest for phase in Phase},
+    **{(phase, wire.Abort): _abort for phase in _KEYED},
     (Phase.IDLE, Withdraw): _rest,
     (Phase.IDLE, wire.Roster): _rest,
-    (Phase.IDLE, wire.Plan): _rest,
-    (Phase.OUT, wire.Plan): _rest,
     (Phase.OUT, Tick): _tick_out,
     (Phase.KEYING, Tick): _tick_keying,
-    (Phase.KEYING, wire.Plan): _early_plan,
+    (Phase.KEYING, wire.Call): _early_call,
     (Phase.KEYING, wire.Delivery): _delivery,
     (Phase.READY, Tick): _quiet,
     (Phase.SENT, Tick): _quiet,
     (Phase.WAITING, Tick): _late,
-    (Phase.WAITING, wire.Abort): _abort,
     (Phase.WORKING, Tick): _late,
-    (Phase.WORKING, wire.Abort): _abort,
+    (Phase.WORKING, MaskReady): _mask_ready,
     (Phase.WORKING, Contribution): _contribution,
     (Phase.WORKING, NoContribution): _no_contribution,
-    (Phase.SENT, wire.Abort): _abort,
 }
 """What may happen in which phase. `_rest`: expected there, and nothing to do."""

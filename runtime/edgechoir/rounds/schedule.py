@@ -12,8 +12,9 @@ import numpy as np
 
 from edgechoir import wire
 from edgechoir.errors import BadUpdate
-from edgechoir.learning.fixed_point import Encoding, Total
+from edgechoir.learning.fixed_point import Total
 from edgechoir.learning.rules.fedavg import fedavg
+from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import Membership, Order, RoundDone, RoundFailed, Tick
 from edgechoir.types import Floats
 
@@ -35,6 +36,7 @@ class Course:
     learning_rate: float = 0.05
     clip: float = 1.0
     max_samples: int = 10_000
+    bits: int = 32
     seed: int = 0
 
 
@@ -122,6 +124,7 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
         devices=s.devices,
         clip=course.clip,
         max_samples=course.max_samples,
+        bits=course.bits,
         epochs=course.epochs,
         batch_size=course.batch_size,
         learning_rate=course.learning_rate,
@@ -134,7 +137,7 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
 def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
     plan = e.plan
     try:
-        encoding = Encoding(plan.dimension, plan.devices, plan.clip, plan.max_samples)
+        encoding = encoding_of(plan)
         total = encoding.decode(e.total)
         weights = fedavg(s.weights, total.delta)
     except BadUpdate as error:

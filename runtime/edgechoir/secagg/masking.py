@@ -1,26 +1,57 @@
-"""A member's masked vector: its own values plus one pad for each other member of the cohort.
+"""A member's mask, and what takes the masks off a sum again.
 
-Bonawitz et al. 2017, section 4.0.1: of each pair, the member with the lower id adds the pad and the
-other subtracts it, so the sum over the whole cohort is the sum of the values, bit for bit, and any
-proper subset is uniformly random to whoever lacks the pair's secrets.
+Bonawitz et al. 2017, section 4: member u sends q_u + PRG(b_u) + sum over v of +-PRG(s_uv). Of each
+pair the one with the lower id adds the pad and the other subtracts it, so between survivors they
+cancel; their self-masks come off with the b of each, and the pads towards those who are missing
+with the leaves that these left in escrow.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from edgechoir.errors import LocalError
-from edgechoir.secagg.pads import add_pad
+from edgechoir.secagg.chains import pad_seed
+from edgechoir.secagg.pads import Keystream, SignedSeed, add_pads
 from edgechoir.types import Ring
 
 
-def mask(vector: Ring, me: str, seeds: Mapping[str, bytes]) -> Ring:
-    """A masked copy of `vector` [d]; `seeds` has one pad seed for each other member."""
-    if me in seeds:
-        raise LocalError(f"{me} cannot share a pad with itself")
-    if not seeds:
-        raise LocalError("a vector with no partner to mask it must not leave its member")
-    masked: Ring = np.array(vector, dtype=np.uint32)
-    for them, seed in seeds.items():
-        add_pad(masked, seed, 1 if me < them else -1)
-    return masked
+def mask_seeds(
+    me: str, b: bytes, leaves: Mapping[str, bytes], context: bytes
+) -> tuple[SignedSeed, ...]:
+    """The seeds of a member's whole mask; `leaves` has one for each other member of the cohort."""
+    if me in leaves or not leaves:
+        raise LocalError("a vector needs partners other than its member to mask it")
+    pairs = ((pad_seed(leaf, context), sign(me, them)) for them, leaf in sorted(leaves.items()))
+    return ((pad_seed(b, context), 1), *pairs)
+
+
+def expand_mask(
+    seeds: tuple[SignedSeed, ...], length: int, dtype: DTypeLike, keystream: Keystream
+) -> Ring:
+    """The mask [length] itself: made while training goes on, so that only one sum is left to do."""
+    mask: Ring = np.zeros(length, dtype)
+    add_pads(mask, seeds, keystream)
+    return mask
+
+
+def sum_seeds(
+    survivors: Mapping[str, bytes], missing: Mapping[str, Mapping[str, bytes]], context: bytes
+) -> tuple[SignedSeed, ...]:
+    """The seeds of what must be added to a sum over `survivors` to lay it bare.
+
+    `survivors` gives b by id, `missing` the leaves of each absent member towards the survivors.
+    """
+    own: Iterable[SignedSeed] = ((pad_seed(b, context), -1) for b in survivors.values())
+    pairs: Iterable[SignedSeed] = (
+        (pad_seed(leaves[them], context), -sign(them, absent))
+        for absent, leaves in missing.items()
+        for them in survivors
+    )
+    return (*own, *pairs)
+
+
+def sign(me: str, them: str) -> int:
+    """+1 for the lower id of a pair, which adds, and -1 for the other, which subtracts."""
+    return 1 if me < them else -1

@@ -14,15 +14,18 @@ import numpy as np
 from edgechoir import wire
 from edgechoir.identity.envelope import Signer, Verifier
 from edgechoir.identity.gate import Gate
-from edgechoir.learning.fixed_point import Encoding, Figures
+from edgechoir.learning.fixed_point import Figures
 from edgechoir.rounds import aggregator, participant
 from edgechoir.rounds.aggregator import Aggregator, Limits
 from edgechoir.rounds.endpoint import Endpoint, ModelArrived, Outcome, Outgoing
+from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import (
     Begin,
     Contribution,
     Event,
+    ExpandMask,
     Gone,
+    MaskReady,
     Membership,
     ModelHeld,
     Order,
@@ -38,7 +41,8 @@ from edgechoir.rounds.participant import Participant
 from edgechoir.rounds.schedule import Course, Finished, Publish, Result, Schedule
 from edgechoir.rounds.schedule import start as start_schedule
 from edgechoir.rounds.schedule import step as step_schedule
-from edgechoir.types import Floats, Ring
+from edgechoir.secagg.masking import expand_mask
+from edgechoir.types import Floats
 
 if TYPE_CHECKING:
     from edgechoir.sim.world import Post, World
@@ -73,12 +77,16 @@ class Process:
         up = down = None
         if post.parent is not None:
             me = participant.Self(
-                world.federation, post.address, post.parent.address, post.key, verifier
+                world.federation,
+                post.address,
+                post.parent.address,
+                post.key,
+                verifier,
+                world.policy,
             )
             up = Participant(me, last_round=post.journal.last_round)
         if post.children:
-            limits = LIMITS if len(post.children) > 1 else Limits(min_members=1)
-            us = aggregator.Self(world.federation, post.address, verifier, limits)
+            us = aggregator.Self(world.federation, post.address, verifier, LIMITS)
             down = Aggregator(us)
         self.endpoint = Endpoint(
             Joint(up, down),
@@ -97,7 +105,9 @@ class Process:
             weights = journal.weights
             if weights is None:
                 weights = np.zeros(self.world.dimension, np.float32)
-            course = Course(rounds=self.world.rounds, deadline=8.0)
+            course = Course(
+                rounds=self.world.rounds, deadline=8.0, max_samples=50, bits=self.world.bits
+            )
             self.schedule = Schedule(
                 course, weights, version=journal.version, round=journal.last_round
             )
@@ -138,6 +148,17 @@ class Process:
                 case Work(plan) if not self.post.children:
                     delay = self.chance.uniform(0.05, 0.5)
                     self.world.network.after(delay, partial(self.train, plan))
+                case ExpandMask() if self.chance.random() < 0.5:
+                    mask = expand_mask(
+                        outcome.seeds,
+                        outcome.length,
+                        f"u{outcome.bits // 8}",
+                        outcome.keystream,
+                    )
+                    ready = MaskReady(outcome.round, mask)
+                    self.world.network.after(
+                        self.chance.uniform(0, 0.4), partial(self.happen, ready)
+                    )
                 case RoundDone() | RoundFailed() | Membership():
                     if isinstance(outcome, RoundDone):
                         self.world.check_sum(self, outcome)
@@ -173,8 +194,8 @@ class Process:
         """Simulated: a repeatable delta in the place of a trained one."""
         numbers = np.random.default_rng([plan.round, self.chance.getrandbits(32)])
         delta = numbers.normal(0, 0.3, plan.dimension).astype(np.float32)
-        encoding = Encoding(plan.dimension, plan.devices, plan.clip, plan.max_samples)
-        noise: Ring = numbers.integers(0, 2**32, plan.dimension, np.uint32)
+        encoding = encoding_of(plan)
+        noise = numbers.integers(0, 2**32, plan.dimension, np.uint32)
         n = self.chance.randint(1, 50)
         vector = encoding.encode(delta, n, Figures(n, self.chance.randint(0, n), 0.5 * n), noise)
         self.world.contribute(self.post, plan.round, vector)

@@ -14,6 +14,7 @@ from edgechoir.errors import EdgechoirError
 from edgechoir.identity.authority import create_authority, issue
 from edgechoir.identity.certificate import Certified
 from edgechoir.identity.keys import new_key
+from edgechoir.identity.policy import Policy
 from edgechoir.identity.request import make_request
 from edgechoir.rounds.endpoint import Outcome, Outgoing
 from edgechoir.rounds.events import Record, Refused, RoundDone, RoundFailed
@@ -24,7 +25,7 @@ from edgechoir.sim.network import Network
 from edgechoir.sim.process import Journal, Process
 from edgechoir.types import Address, Entropy, MemberId, Ring
 
-FAULTY_S = 60.0
+FAULTY_S = 40.0
 LIMIT_S = 600.0
 WILL_S = 3.0
 
@@ -61,11 +62,13 @@ class Post:
 class World:
     """One seed's run. `trace` is the same for the same seed, everywhere."""
 
-    def __init__(self, seed: int, rounds: int = 4, dimension: int = 24) -> None:
+    def __init__(self, seed: int, rounds: int = 8, dimension: int = 24) -> None:
         self.seed = seed
         self.rounds = rounds
         self.dimension = dimension
         self.federation = "simulated"
+        self.policy = Policy(min_members=2, min_devices=2)
+        self.bits = self.chance("ring").choice([16, 32])
         self.finished = False
         self.results: list[Result] = []
         self.trace: list[str] = []
@@ -81,9 +84,9 @@ class World:
         cloud = self._post("cloud", "cloud", None)
         for e in range(shape.randint(2, 3)):
             edge = self._post("edge-cloud", f"edge-{e}", cloud)
-            for n in range(2):
+            for n in range(shape.randint(2, 3)):
                 node = self._post("node", f"node-{e}{n}", edge)
-                for d in range(shape.randint(2, 4)):
+                for d in range(shape.randint(2, 5)):
                     self._post("device", f"dev-{e}{n}{d}", node)
 
     def chance(self, name: str) -> random.Random:
@@ -196,8 +199,9 @@ class World:
                 self.say(f"{process.post} -> {channel} {member}")
             case Refused(error):
                 self.say(f"{process.post} refuses: {error.reason}: {error}")
-            case RoundDone(plan):
-                self.say(f"{process.post} round {plan.round} done by {len(plan.cohort)}")
+            case RoundDone(plan, survivors):
+                counts = f"{len(survivors)} of {len(plan.cohort)}"
+                self.say(f"{process.post} round {plan.round} done by {counts}")
             case RoundFailed(round_, reason):
                 self.say(f"{process.post} round {round_} failed: {reason}")
                 self.check(bool(reason), f"{process.post} failed round {round_} without a reason")
@@ -214,16 +218,16 @@ class World:
 
     def check_sum(self, process: Process, done: RoundDone) -> None:
         """The unmasked sum is the plain sum of the cohort, bit for bit."""
-        plain = np.zeros(len(done.total), np.uint32)
+        plain = np.zeros_like(done.total)
         parts = self.contributed.get((str(process.post), done.plan.round), {})
-        for member in done.plan.cohort:
+        for member in done.survivors:
             self.check(member in parts, f"{process.post} counts {member}, who gave nothing")
             plain += parts[member]
         self.check(
             bool(np.array_equal(plain, done.total)),
             f"{process.post}: the sum of round {done.plan.round} is not the plain sum",
         )
-        self.check(len(done.plan.cohort) > 1, f"{process.post} has unmasked a single member")
+        self.check(len(done.survivors) > 1, f"{process.post} has unmasked a single member")
         self.contribute(process.post, done.plan.round, done.total)
 
     def check(self, holds: bool, what: str) -> None:

@@ -50,6 +50,7 @@ class AggregatorTier:
         self._seconds = 0.0
         self._total: Total | None = None
         self._members: tuple[str, ...] = ()
+        self._survivors: tuple[str, ...] = ()
         self._bytes = (0, 0)
         directory = (
             None if isinstance(config, CloudConfig) or config.trace is None else config.trace
@@ -77,7 +78,8 @@ class AggregatorTier:
                 self._model(model, envelope)
             case Work():
                 self._begin()
-            case RoundDone(plan, _):
+            case RoundDone(plan, survivors, _):
+                self._survivors = survivors
                 self._end("done", "", plan.round)
             case RoundFailed(round_, reason):
                 self._end("failed", reason, round_)
@@ -90,8 +92,10 @@ class AggregatorTier:
 
     def _record(self, envelope: bytes) -> None:
         down = self.host.endpoint.joint.down
-        if self._trace is not None and down is not None and down.kem is not None:
-            self._trace.write_masked(envelope, down.who.verifier, down.kem, time.time())
+        if self._trace is None or down is None or down.kem is None or down.turn is None:
+            return
+        encoding = down.turn.encoding
+        self._trace.write_masked(envelope, down.who.verifier, down.kem, encoding, time.time())
 
     def _begin(self) -> None:
         self._began = time.time()
@@ -185,7 +189,8 @@ class AggregatorTier:
             reason=result.reason or None,
             accuracy=None if total is None else total.accuracy,
             loss=None if total is None else total.loss,
-            members=len(self._members),
+            members=0 if total is None else len(self._survivors),
+            expected=len(self._members),
             devices=0 if total is None else total.devices,
             samples=0 if total is None else total.samples,
             clipped_share=None if total is None else total.clipped_share,
@@ -228,4 +233,4 @@ class AggregatorTier:
 
     def _expected(self) -> int | None:
         down = self.host.endpoint.joint.down
-        return None if down is None or down.plan is None else len(down.plan.cohort)
+        return None if down is None or down.turn is None else len(down.turn.plan.cohort)

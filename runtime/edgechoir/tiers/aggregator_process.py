@@ -48,6 +48,7 @@ def _schedule(config: CloudConfig, versions: ModelVersions) -> Schedule:
         learning_rate=training.learning_rate,
         clip=update.clip,
         max_samples=update.max_samples,
+        bits=update.ring_bits,
         seed=int.from_bytes(os.urandom(4)),
     )
     kept = versions.latest()

@@ -24,7 +24,7 @@ from edgechoir.config.tiers import DeviceConfig
 from edgechoir.errors import BadModel, BadSample, BadUpdate, RemoteError, TrainingError
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
-from edgechoir.learning.fixed_point import Encoding, Figures
+from edgechoir.learning.fixed_point import Figures
 from edgechoir.monitor.records import PredictionRecord
 from edgechoir.pipeline.declare import build_operators
 from edgechoir.pipeline.run import Pipeline
@@ -32,6 +32,7 @@ from edgechoir.pipeline.sample import Check, Sample
 from edgechoir.pipeline.sink import Answer
 from edgechoir.pipeline.sinks.callback import CallbackSink
 from edgechoir.rounds.endpoint import ModelArrived, Outcome
+from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import (
     Abandon,
     Begin,
@@ -40,7 +41,7 @@ from edgechoir.rounds.events import (
     NoContribution,
     Work,
 )
-from edgechoir.secagg.pads import stream
+from edgechoir.secagg.pads import uniform
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.host import Host
@@ -232,8 +233,8 @@ class Device:
         return Figures(n, correct, result["loss"] * n)
 
     def _encode(self, plan: wire.Plan, update: Update, figures: Figures) -> Any:
-        encoding = Encoding(plan.dimension, plan.devices, plan.clip, plan.max_samples)
-        noise = stream(os.urandom(32), plan.dimension)
+        encoding = encoding_of(plan)
+        noise = uniform(os.urandom(32), plan.dimension)
         vector = encoding.encode(update.delta, update.n, figures, noise)
         if self._trace is not None:
             self._trace.write("true", str(self.config.member), vector)

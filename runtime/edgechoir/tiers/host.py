@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from edgechoir.errors import (
     DuplicateIdentity,
     EdgechoirError,
@@ -27,8 +29,18 @@ from edgechoir.errors import (
 from edgechoir.monitor.health import health, usage
 from edgechoir.monitor.status import MemberState, Status, parse_at
 from edgechoir.rounds.endpoint import Endpoint, Outcome, Outgoing
-from edgechoir.rounds.events import Begin, Event, Gone, Record, Refused, Tick
+from edgechoir.rounds.events import (
+    Begin,
+    Event,
+    ExpandMask,
+    Gone,
+    MaskReady,
+    Record,
+    Refused,
+    Tick,
+)
 from edgechoir.rounds.participant import Phase
+from edgechoir.secagg.masking import expand_mask
 from edgechoir.store.journal import RoundJournal
 from edgechoir.transport.blobs import Assembler, send_blob
 from edgechoir.transport.link import Link, Message
@@ -229,6 +241,8 @@ class Host:
                 case Outgoing():
                     self._enqueue(outcome, record)
                     record = None
+                case ExpandMask():
+                    self.spawn(self._expand(outcome), f"mask of round {outcome.round}")
                 case Refused(error):
                     self._log_refusal(error)
                 case _:
@@ -236,6 +250,14 @@ class Host:
         self.set_alarm("endpoint", self.endpoint.joint.wake, lambda: self.happen(Tick()))
         self._watch_children()
         self.changed()
+
+    async def _expand(self, wanted: ExpandMask) -> None:
+        """Make a mask in a thread, while the work that it will cover goes on."""
+        width = np.uint16 if wanted.bits == 16 else np.uint32
+        mask = await asyncio.to_thread(
+            expand_mask, wanted.seeds, wanted.length, width, wanted.keystream
+        )
+        self.happen(MaskReady(wanted.round, mask))
 
     def refuse(self, error: RemoteError) -> None:
         """Count and log what a peer got wrong."""

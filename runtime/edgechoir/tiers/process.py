@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,12 +20,13 @@ from edgechoir.errors import OperatorError
 from edgechoir.fleet.enrolment import Member, load_member
 from edgechoir.identity.envelope import Signer, Verifier
 from edgechoir.identity.gate import Gate
+from edgechoir.identity.policy import Policy
 from edgechoir.monitor.status import MemberState, Status
 from edgechoir.rounds import aggregator, participant
 from edgechoir.rounds.aggregator import Aggregator, Limits
 from edgechoir.rounds.endpoint import Endpoint, Outcome
 from edgechoir.rounds.joint import Joint
-from edgechoir.rounds.participant import Participant, Policy
+from edgechoir.rounds.participant import Participant
 from edgechoir.store.journal import RoundJournal
 from edgechoir.tiers.host import MAX_BLOB, Host, Place, base_status, new_instance
 from edgechoir.transport.link import Link, Will
@@ -81,21 +83,21 @@ def _joint(config: TierConfig, member: Member, place: Place, journal: RoundJourn
     last_round = journal.last_round(config.federation)
     up = down = None
     if place.parent is not None and not isinstance(config, CloudConfig):
-        policy = Policy(config.update.min_cohort, config.update.max_clip)
         me = participant.Self(
             config.federation,
             place.me,
             place.parent,
             member.key,
             Verifier(member.root, config.federation, MAX_BLOB),
-            policy,
+            tightened(member.policy, config),
         )
         last_epoch = journal.last_epoch(config.federation)
         up = Participant(me, last_round=last_round, epoch=last_epoch)
     if not isinstance(config, DeviceConfig):
         rounds = config.rounds
         limits = Limits(
-            min_members=rounds.min_members,
+            min_members=max(rounds.min_members, member.policy.min_members),
+            colluders_one_in=member.policy.colluders_one_in,
             max_members=rounds.max_members,
             expected=rounds.expected_members or rounds.max_members,
             join_wait=rounds.join_wait_s,
@@ -108,6 +110,15 @@ def _joint(config: TierConfig, member: Member, place: Place, journal: RoundJourn
         )
         down = Aggregator(us, last_round=last_round)
     return Joint(up, down)
+
+
+def tightened(policy: Policy, config: DeviceConfig | NodeConfig | EdgeCloudConfig) -> Policy:
+    """The fleet's policy, as far as this member's own configuration asks for more."""
+    return replace(
+        policy,
+        min_members=max(policy.min_members, config.update.min_cohort),
+        max_clip=min(policy.max_clip, config.update.max_clip),
+    )
 
 
 def link_of(config: TierConfig | MonitorConfig, member: Member, will: Will | None) -> MqttLink:

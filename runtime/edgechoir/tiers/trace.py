@@ -11,8 +11,9 @@ import numpy as np
 from edgechoir import wire
 from edgechoir.errors import RemoteError
 from edgechoir.identity.envelope import Verifier
-from edgechoir.rounds.aggregator import open_upload
-from edgechoir.secagg.sealing import OVERHEAD, KemKey
+from edgechoir.learning.fixed_point import Encoding
+from edgechoir.rounds.cohort import masked_vector, open_upload
+from edgechoir.secagg.sealing import KemKey
 from edgechoir.types import Ring
 
 
@@ -29,14 +30,16 @@ class Trace:
         np.save(part, vector)
         part.replace(self._directory / f"{what}-{member}.npy")
 
-    def write_masked(self, envelope: bytes, verifier: Verifier, kem: KemKey, now: float) -> None:
+    def write_masked(
+        self, envelope: bytes, verifier: Verifier, kem: KemKey, encoding: Encoding, now: float
+    ) -> None:
         """What the aggregator can read of an upload: all it ever learns of that one member."""
         try:
             opened = verifier.open(envelope, now)
             message = wire.decode(opened.kind, opened.body)
             if isinstance(message, wire.Upload):
                 member = str(opened.sender.member)
-                length = (len(message.sealed) - OVERHEAD) // 4
-                self.write("masked", member, open_upload(kem, message, member, length))
+                contents = open_upload(kem, message, member)
+                self.write("masked", member, masked_vector(contents, encoding, member))
         except RemoteError:
             return  # refused already where it matters
