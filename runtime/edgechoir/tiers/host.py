@@ -368,7 +368,7 @@ class Host:
         if self._outbox.full():
             self._outbox.get_nowait()
             self.endpoint.drops["outbox_full"] += 1
-        self._outbox.put_nowait(_Letter(out, None))
+        self._outbox.put_nowait(_Letter(out, record))
 
     async def _send_all(self) -> None:
         await self.alone.wait()
