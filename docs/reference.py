@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel
+from wire_reference import wire_page
 
 from edgechoir.config import KINDS
 from edgechoir.config.describe import allowed, variants
@@ -34,6 +35,7 @@ def pages() -> dict[str, str]:
     """Path below `docs/` -> its text. Without a command line, without its page."""
     texts = {f"schema/{channel}.json": json_text(schema(channel)) for channel in DOCUMENTS}
     texts["config.md"] = config_page()
+    texts["messages.md"] = wire_page(NOTE)
     if importlib.util.find_spec("edgechoir.cli"):
         from edgechoir.cli import parser
 
