@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
@@ -175,7 +175,7 @@ def verify_params(manifest: Manifest, params: bytes | memoryview, sha256: str) -
     return vector
 
 
-def prepare(manifest: Manifest, x: Floats) -> Floats:
+def preparation(manifest: Manifest) -> Callable[[Floats], Floats]:
     """Raw samples [n, *input_shape] -> what the model takes, as the manifest's preprocessing says.
 
     Applied once: by whoever feeds infer.onnx, and by the trainer (which is given raw samples).
@@ -186,5 +186,15 @@ def prepare(manifest: Manifest, x: Floats) -> Floats:
     along[axis] = -1
     offset = np.asarray(how.offset, np.float32).reshape(along)
     scale = np.asarray(how.scale, np.float32).reshape(along)
-    prepared: Floats = (x - offset) * scale
-    return prepared
+    moved = bool(offset.any())
+
+    def run(x: Floats) -> Floats:
+        prepared: Floats = (x - offset if moved else x) * scale
+        return prepared
+
+    return run
+
+
+def prepare(manifest: Manifest, x: Floats) -> Floats:
+    """`preparation`, for one call."""
+    return preparation(manifest)(x)

@@ -12,14 +12,13 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
 from edgechoir import wire
 from edgechoir.bundle.load import Bundle
-from edgechoir.bundle.manifest import prepare
+from edgechoir.bundle.manifest import preparation
 from edgechoir.config.tiers import DeviceConfig
 from edgechoir.errors import BadModel, BadSample, BadUpdate, RemoteError, TrainingError
 from edgechoir.inference.prediction import Output
@@ -76,7 +75,7 @@ class Device:
             self._held.version,
             shape=bundle.manifest.input_shape,
             output=Output.LOGITS if classes else Output.VALUES,
-            prepare=partial(prepare, bundle.manifest),
+            prepare=preparation(bundle.manifest),
         )
         self.pipeline = Pipeline(
             make_source(config.sensor),
