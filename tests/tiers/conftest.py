@@ -30,11 +30,14 @@ from edgechoir.demo.watch import Seen, follow
 from edgechoir.errors import RemoteError
 from edgechoir.fleet.authority_dir import init_authority, sign_request
 from edgechoir.fleet.enrolment import Member, install_certificate, load_member, make_request
+from edgechoir.fleet.policy_file import pin_policy, write_policy
 from edgechoir.identity.envelope import Envelope, Signer, Verifier
-from edgechoir.learning.fixed_point import Encoding, Figures
+from edgechoir.identity.policy import Policy
+from edgechoir.learning.fixed_point import Figures
 from edgechoir.monitor.records import Metrics
 from edgechoir.monitor.status import Status
 from edgechoir.rounds.endpoint import ModelArrived, Outcome
+from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import Begin, Contribution, ModelHeld, Work
 from edgechoir.tiers.aggregator_process import run_aggregator
 from edgechoir.tiers.device_process import run_device
@@ -59,6 +62,7 @@ def enrol(tmp_path_factory: pytest.TempPathFactory) -> Enrol:
     now = time.time()
     init_authority(folder / "ca", FEDERATION, now, 7, os.urandom, None)
     root = (folder / "ca" / "ca.crt").read_bytes()
+    policy = write_policy(folder / "ca", Policy(min_members=2, min_devices=2), None).read_bytes()
 
     def enrol(tier: str, member: str) -> Path:
         home = folder / member
@@ -66,6 +70,7 @@ def enrol(tmp_path_factory: pytest.TempPathFactory) -> Enrol:
             request = make_request(home, FEDERATION, member, tier, os.urandom).read_bytes()
             issued = sign_request(folder / "ca", request, tier, now, 7, os.urandom, None)
             install_certificate(home, issued.pem, root, now)
+            pin_policy(home, policy, load_member(home, now).root)
         return home
 
     return enrol
@@ -138,7 +143,7 @@ class Learner:
     def answer(self) -> None:
         """Give the update that was asked for last."""
         plan = self.asked[-1]
-        encoding = Encoding(plan.dimension, plan.devices, plan.clip, plan.max_samples)
+        encoding = encoding_of(plan)
         delta = np.full(plan.dimension, self.delta, np.float32)
         vector = encoding.encode(delta, self.n, Figures(), np.zeros(plan.dimension, np.uint32))
         self.host.happen(Contribution(plan.round, vector))

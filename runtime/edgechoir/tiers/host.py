@@ -318,6 +318,11 @@ class Host:
 
     def _take_own_status(self, status: Status, instance: bytes, retained: bool) -> None:
         if instance == self.place.instance:
+            if status.state is MemberState.LOST:
+                # The broker had lost us and said so: to the parent we are gone.
+                log.info("back after the connection was lost")
+                self.rejoin()
+                self.changed()
             return
         if not self.alone.is_set():
             if not self._own_status.full():
