@@ -166,6 +166,7 @@ def site(tmp_path: Path, run: Commands) -> Site:
     ca = tmp_path / "ca"
     run.good("ca", "init", ca, "--federation", "alps", "--no-passphrase")
     run.good("ca", "broker", ca, "--host", "127.0.0.1", "--no-passphrase")
+    run.good("ca", "policy", ca, "--min-devices", "5", "--no-passphrase")
     return Site(tmp_path, port, run)
 
 

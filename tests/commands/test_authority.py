@@ -9,6 +9,7 @@ from typing import Any
 from edgechoir.broker.roster import read_roster
 from edgechoir.fleet.broker_files import BrokerFiles
 from edgechoir.fleet.enrolment import load_member
+from edgechoir.identity.policy import Policy
 from edgechoir.types import Address, MemberId
 
 
@@ -101,3 +102,36 @@ def test_a_replaced_device_needs_leave_to_take_the_id(run: Any, site: Any) -> No
     assert (ended.status, "is enrolled with another key" in ended.complaint) == (1, True)
     run.good(*words, "--renew")
     assert len(read_roster(BrokerFiles(site.ca / "broker")).revoked) == 1
+
+
+def test_a_policy_is_pinned_as_a_member_is_enrolled(run: Any, site: Any) -> None:
+    said = run.good("ca", "policy", site.ca, "--min-members", "3", "--no-passphrase")
+    assert said.startswith(f"{site.ca / 'policy'} signed: ")
+    near = site.member("device", "dev-1", "node-1").parent / "identity"
+    assert load_member(near, time.time()).policy == Policy(min_members=3)
+
+    far = site.root / "far"
+    run.good("enrol", far, "--federation", "alps", "--tier", "device", "--member", "dev-2")
+    words = ("--tier", "device", "--no-passphrase")
+    run.good("ca", "sign", site.ca, far / "request.csr", *words)
+    given = ("--certificate", far / "request.crt", "--ca-certificate", site.ca / "ca.crt")
+    run.good("enrol", far, *given, "--policy", site.ca / "policy")
+    assert load_member(far, time.time()).policy == Policy(min_members=3)
+
+
+def test_a_policy_that_protects_nobody_is_not_signed(run: Any, site: Any) -> None:
+    ended = run("ca", "policy", site.ca, "--min-members", "1", "--no-passphrase")
+    assert ended.status == 1
+    assert "allowed: 2 to 32" in ended.complaint
+
+
+def test_a_policy_of_another_fleet_is_not_pinned(run: Any, site: Any, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    run.good("ca", "init", other, "--federation", "alps", "--no-passphrase")
+    run.good("ca", "policy", other, "--no-passphrase")
+    home = site.member("device", "dev-1", "node-1").parent / "identity"
+    words = ("--certificate", home / "member.crt", "--ca-certificate", site.ca / "ca.crt")
+    ended = run("enrol", home, *words, "--policy", other / "policy")
+    assert ended.status == 1
+    assert "the policy cannot be pinned" in ended.complaint
+    assert load_member(home, time.time()).policy == Policy(min_devices=5)

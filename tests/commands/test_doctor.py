@@ -101,6 +101,22 @@ def test_a_key_that_others_can_read_is_wrong(run: Any, device: Path) -> None:
     assert found["key file"]["level"] == "wrong"
 
 
+def test_the_policy_is_the_pinned_one_or_the_built_in(run: Any, device: Path) -> None:
+    found = run.findings(device)["policy"]
+    assert found["level"] == "good"
+    assert found["seen"].startswith("signed by the CA: a sum has at least 2 members and 5 devices")
+    policy = device.parent / "identity" / "policy"
+    signed = policy.read_text()
+    policy.write_text(signed.replace('"min_devices": 5', '"min_devices": 2'))
+    found = run.findings(device)["identity"]
+    assert found["level"] == "wrong"
+    assert "get the policy file from the CA's directory again" in found["seen"]
+    policy.unlink()
+    found = run.findings(device)["policy"]
+    assert found["level"] == "note"
+    assert found["seen"].startswith("none is pinned, so a sum has at least 2 members and 3 devices")
+
+
 @pytest.mark.parametrize(
     ("days", "what", "level", "said"),
     [

@@ -139,7 +139,25 @@ def identity(config: "Config", now: float) -> tuple[list[Finding], "Member | Non
         found.append(note("certificate", seen, advice))
     else:
         found.append(good("certificate", seen))
-    return found, member
+    return [*found, policy(member)], member
+
+
+def policy(member: "Member") -> Finding:
+    """What this member insists on, whoever asks for less."""
+    from edgechoir.fleet.policy_file import NAME
+
+    held = member.policy
+    seen = (
+        f"a sum has at least {held.min_members} members and {held.min_devices} devices, "
+        f"{_share(held.colluders_one_in)} may collude, the clip is at most {held.max_clip:g}"
+    )
+    if not (member.paths.directory / NAME).exists():
+        return note("policy", f"none is pinned, so {seen}")
+    return good("policy", f"signed by the CA: {seen}")
+
+
+def _share(one_in: int) -> str:
+    return f"one in {one_in}" if one_in else "nobody"
 
 
 def _begins_after(certificate: Path, now: float) -> Finding | None:

@@ -32,7 +32,7 @@ LIBRARIES: Final = {
     "onnxruntime": "import onnxruntime as m; print(m.__version__)",
 }
 INFERENCE_MB: Final = 150
-"""A process that infers takes about 110 MB."""
+"""A process that infers takes about 100 MB."""
 TRAINING_MB: Final = 400
 """One that trains has a worker of about 250 MB beside it."""
 DISK_MB: Final = 50
