@@ -17,7 +17,7 @@ MAX_MEMBERS: Final = 32
 MAX_NAME: Final = 32
 MAX_REASON: Final = 300
 MAX_BLOB: Final = 512 * 1024 * 1024
-MAX_DIMENSION: Final = MAX_BLOB // 4 - 1024
+MAX_DIMENSION: Final = MAX_BLOB // 4 - 8192
 """Model parameters: more than this many would fit in no Upload, so no plan may ask for them."""
 
 U8: Final = Number("B", 0, 2**8 - 1)
@@ -32,6 +32,7 @@ NAME: Final = Text(MAX_NAME)
 REASON: Final = Text(MAX_REASON)
 BOX: Final = Raw(128)
 SHARE: Final = Raw(64)
+SIGNATURE: Final = Raw(64, exact=64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,18 +201,23 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Member to parent: `Contents`, sealed to the aggregator's key of this epoch."""
+    """Member to parent: `Contents`, sealed to the aggregator's key of this epoch.
+
+    `receipt` signs the context, for the other members (`rounds/agreement.py`).
+    """
 
     KIND: ClassVar[int] = 6
     FIELDS: ClassVar[dict[str, Codec]] = {
         "epoch": U32,
         "turn": U32,
         "context": HASH,
+        "receipt": SIGNATURE,
         "sealed": Raw(MAX_BLOB),
     }
     epoch: int
     turn: int
     context: bytes
+    receipt: bytes
     sealed: bytes
 
 
@@ -226,7 +232,12 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Reveal:
-    """Parent to all: these members are in the sum; answer with what opens it."""
+    """Parent to all: these members are in the sum; answer with what opens it.
+
+    `receipts` are the survivors' own, in their order. Where somebody of the cohort is missing it
+    is sent twice: to be answered with a Consent, and once more with the `consents` to be answered
+    with an Answer.
+    """
 
     KIND: ClassVar[int] = 12
     FIELDS: ClassVar[dict[str, Codec]] = {
@@ -234,11 +245,32 @@ class Reveal:
         "turn": U32,
         "context": HASH,
         "survivors": Many(NAME, MAX_MEMBERS),
+        "receipts": Many(SIGNATURE, MAX_MEMBERS),
+        "consents": Many(Pair(NAME, SIGNATURE), MAX_MEMBERS),
     }
     epoch: int
     turn: int
     context: bytes
     survivors: tuple[str, ...]
+    receipts: tuple[bytes, ...]
+    consents: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """Member to parent: my signature under a Reveal's survivor set."""
+
+    KIND: ClassVar[int] = 14
+    FIELDS: ClassVar[dict[str, Codec]] = {
+        "epoch": U32,
+        "turn": U32,
+        "context": HASH,
+        "signature": SIGNATURE,
+    }
+    epoch: int
+    turn: int
+    context: bytes
+    signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +354,7 @@ Message = (
     | Prepare
     | Upload
     | Reveal
+    | Consent
     | Answer
     | Abort
     | Model
@@ -339,6 +372,7 @@ KINDS: Final[dict[int, type[Message]]] = {
         Prepare,
         Upload,
         Reveal,
+        Consent,
         Answer,
         Abort,
         Model,
