@@ -40,6 +40,10 @@ class Processes:
             )
         self._logs[name] = log
 
+    def pid(self, name: str) -> int:
+        """The process id of a running command."""
+        return self._running[name].pid
+
     async def start_seat(self, seat: Seat) -> None:
         """Start a member."""
         await self.start(seat.member, seat.log, seat.tier, str(seat.config))
