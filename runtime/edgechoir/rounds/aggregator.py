@@ -6,8 +6,9 @@
 An epoch begins when children wait to be let in and no turn runs, or when too few are left of it to
 reach the threshold. A turn is run with those who have left for it what it needs (`Prepare`). When
 all of them have uploaded, or those who have not are known to be away, or the time for it is over,
-the survivors are named and asked for what opens their sum; the threshold of answers is enough. A
-turn ends as done, or as failed with a reason; it never waits beyond its deadline.
+the survivors are named and asked for what opens their sum; the threshold of answers is enough.
+Where somebody is missing, the threshold must have signed the survivors before (`agreement`). A turn
+ends as done, or as failed with a reason; it never waits beyond its deadline.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from edgechoir.errors import (
 )
 from edgechoir.identity.envelope import Verifier
 from edgechoir.learning.fixed_point import MAX_DEVICES
+from edgechoir.rounds.agreement import check_consent, check_receipt
 from edgechoir.rounds.cohort import (
     Turn,
     begin_turn,
@@ -529,8 +531,9 @@ def _upload(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
         raise OutOfPlace(f"{name} has no upload to make in turn {turn.plan.turn}")
     contents = open_upload(kem, message, name)
     vector = masked_vector(contents, turn.encoding, name)
+    check_receipt(s.members[name].entry, message.receipt, turn.context)
     s = _keep_prepared(s, name, wire.decode_as(wire.Prepare, contents.prepare))
-    s = replace(s, turn=count_in(turn, name, vector))
+    s = replace(s, turn=count_in(turn, name, vector, message.receipt))
     return _go_on(s, now, entropy)
 
 
@@ -546,7 +549,7 @@ def _late_upload(s: Aggregator, e: Received, now: float, entropy: Entropy) -> St
     return s, [Refused(late)]
 
 
-def _of_this_turn(turn: Turn, message: wire.Upload | wire.Answer, name: str) -> None:
+def _of_this_turn(turn: Turn, message: wire.Upload | wire.Consent | wire.Answer, name: str) -> None:
     plan = turn.plan
     if (message.epoch, message.turn) != (plan.epoch, plan.turn) or message.context != turn.context:
         kind = type(message).__name__.lower()
@@ -603,14 +606,44 @@ def _name_survivors(s: Aggregator, now: float, entropy: Entropy) -> Step:
         turn=replace(turn, survivors=survivors),
         wake=turn.deadline,
     )
-    plan = turn.plan
-    return s, [ToAll(wire.Reveal(plan.epoch, plan.turn, turn.context, survivors))]
+    return s, [ToAll(_reveal_of(s))]
+
+
+def _reveal_of(s: Aggregator) -> wire.Reveal:
+    turn, _ = _running(s)
+    return wire.Reveal(
+        epoch=turn.plan.epoch,
+        turn=turn.plan.turn,
+        context=turn.context,
+        survivors=turn.survivors,
+        receipts=tuple(turn.receipts[name] for name in turn.survivors),
+        consents=tuple(sorted(turn.consents.items())),
+    )
+
+
+def _consent(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
+    message = expect(e.message, wire.Consent)
+    name = _member(s, e)
+    turn, _ = _running(s)
+    if (message.epoch, message.turn) < (turn.plan.epoch, turn.plan.turn):
+        return _late(s, e, now, entropy)
+    _of_this_turn(turn, message, name)
+    if name not in turn.plan.cohort or turn.complete:
+        raise OutOfPlace(f"{name} has no consent to give in turn {turn.plan.turn}")
+    if name in turn.consents or len(turn.consents) == turn.threshold:
+        return s, []  # there are enough
+    check_consent(s.members[name].entry, message.signature, turn.context, turn.survivors)
+    turn = replace(turn, consents={**turn.consents, name: message.signature})
+    s = replace(s, turn=turn)
+    return s, [ToAll(_reveal_of(s))] if len(turn.consents) == turn.threshold else []
 
 
 def _answer(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
     message = expect(e.message, wire.Answer)
     name = _member(s, e)
     turn, kem = _running(s)
+    if (message.epoch, message.turn) < (turn.plan.epoch, turn.plan.turn):
+        return _late(s, e, now, entropy)
     _of_this_turn(turn, message, name)
     if name not in turn.plan.cohort or name in turn.answers:
         raise OutOfPlace(f"{name} has no answer to give in turn {turn.plan.turn}")
@@ -651,8 +684,10 @@ def _unmasking_due(s: Aggregator, e: Tick, now: float, entropy: Entropy) -> Step
     if s.wake is None or now < s.wake:
         return s, []
     turn, _ = _running(s)
-    silent = sorted(set(turn.plan.cohort) - turn.answers.keys())
+    silent = sorted(set(turn.plan.cohort) - turn.answers.keys() - turn.consents.keys())
     reason = f"{len(turn.answers)} answers, {turn.threshold} are needed"
+    if not turn.complete and len(turn.consents) < turn.threshold:
+        reason = f"{len(turn.consents)} agree on the survivors, {turn.threshold} must"
     if len(turn.answers) >= turn.threshold:
         reason = "the shares in the answers do not open the sum"
     if silent:
@@ -681,7 +716,8 @@ def _cancel(s: Aggregator, e: Cancel, now: float, entropy: Entropy) -> Step:
     return _fail(s, e.reason, now, entropy)
 
 
-def _late_abort(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
+def _late(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
+    """Of a turn that did not need it any more: no fault of the sender, and nothing to do."""
     _member(s, e)
     return s, []
 
@@ -706,7 +742,9 @@ _KEYED: Final = (Phase.READY, Phase.COLLECTING, Phase.UNMASKING)
 MOVES: Final[dict[tuple[Phase, type], Move]] = {
     **{(phase, wire.Join): _join for phase in Phase},
     **{(phase, wire.Leave): _leave for phase in Phase},
-    **{(phase, wire.Abort): _late_abort for phase in Phase},
+    **{(phase, wire.Abort): _late for phase in Phase},
+    **{(phase, wire.Consent): _late for phase in Phase},
+    **{(phase, wire.Answer): _late for phase in Phase},
     **{(phase, Gone): _gone for phase in Phase},
     **{(phase, Cancel): _cancel for phase in Phase},
     **{(phase, wire.Prepare): _prepare for phase in _KEYED},
@@ -722,6 +760,7 @@ MOVES: Final[dict[tuple[Phase, type], Move]] = {
     (Phase.COLLECTING, wire.Abort): _abort,
     (Phase.UNMASKING, Tick): _unmasking_due,
     (Phase.UNMASKING, wire.Upload): _late_upload,
+    (Phase.UNMASKING, wire.Consent): _consent,
     (Phase.UNMASKING, wire.Answer): _answer,
 }
 """What may happen in which phase."""

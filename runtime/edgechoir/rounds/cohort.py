@@ -23,7 +23,7 @@ class Turn:
 
     `provisions` are those of this turn, `devices` counts those beneath each cohort member,
     `arrived` who is in `total`, `absent` who will not come and why, `survivors` who is in the sum
-    once that is said, `answers` the shares by who gave them.
+    once that is said, `consents` the signatures under them, `answers` the shares by who gave them.
     """
 
     plan: wire.Plan
@@ -37,6 +37,8 @@ class Turn:
     arrived: frozenset[str] = frozenset()
     absent: Mapping[str, str] = field(default_factory=dict)
     survivors: tuple[str, ...] = ()
+    receipts: Mapping[str, bytes] = field(default_factory=dict)
+    consents: Mapping[str, bytes] = field(default_factory=dict)
     answers: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     deadline: float = 0.0
 
@@ -48,6 +50,11 @@ class Turn:
     def settled(self) -> bool:
         """Whether nobody is waited for any more."""
         return self.arrived | self.absent.keys() >= set(self.plan.cohort)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole cohort is in the sum, so that no K is asked for."""
+        return self.survivors == self.plan.cohort
 
 
 def begin_turn(
@@ -91,9 +98,14 @@ def masked_vector(contents: wire.Contents, encoding: Encoding, member: str) -> R
     return np.frombuffer(contents.vector, "<u4").astype(np.uint32, copy=False)
 
 
-def count_in(turn: Turn, member: str, vector: Ring) -> Turn:
+def count_in(turn: Turn, member: str, vector: Ring, receipt: bytes) -> Turn:
     """Add a member's masked vector to the sum."""
-    return replace(turn, total=turn.total + vector, arrived=turn.arrived | {member})
+    return replace(
+        turn,
+        total=turn.total + vector,
+        arrived=turn.arrived | {member},
+        receipts={**turn.receipts, member: receipt},
+    )
 
 
 def open_answer(turn: Turn, kem: KemKey, answer: wire.Answer, member: str) -> Turn:

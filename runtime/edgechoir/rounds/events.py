@@ -10,6 +10,7 @@ from edgechoir.wire import (
     Answer,
     Bundles,
     Call,
+    Consent,
     Delivery,
     Join,
     Leave,
@@ -129,7 +130,7 @@ class Gone:
 class ToParent:
     """Send this up."""
 
-    message: Join | Bundles | Prepare | Upload | Answer | Abort | Leave
+    message: Join | Bundles | Prepare | Upload | Consent | Answer | Abort | Leave
 
 
 @dataclass(frozen=True, slots=True)

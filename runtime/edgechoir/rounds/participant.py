@@ -4,14 +4,16 @@
     ─Contribution─▶ SENT ─Reveal─▶ READY …
 
 A member speaks twice in a turn: its upload, which also carries what it leaves for the next turn,
-and its answer to the survivor set. A Roster restarts KEYING from any phase; one that leaves this
+and its answer to the survivor set; where somebody is missing it signs that set first
+(`agreement`). A Roster restarts KEYING from any phase; one that leaves this
 member out sends it back to OUT, where it asks again until it is let in.
 
 What holds in every phase, whatever the aggregator says:
-- a turn is gone through once, upwards; its mask covers one vector, and the round is written down
-  before the upload leaves;
-- one survivor set is answered in a turn, and none for a turn this member did not see to be of the
-  context it took part in; a member that answers before its upload never uploads in that turn;
+- a turn is gone through once, upwards, and a round begun once; its mask covers one vector, and the
+  round is written down before the upload leaves;
+- one survivor set is signed and answered in a turn, and none but for the context this member took
+  part in, where all survivors have signed to have masked for it too; a member that signs or answers
+  before its upload never uploads in that turn;
 - no vector leaves for a cohort, and no share for a survivor set, below the policy;
 - all secrets of an epoch live in memory alone: a process that starts, be it from an old image,
   has none of them and joins with a fresh key.
@@ -37,6 +39,7 @@ from edgechoir.errors import (
 )
 from edgechoir.identity.envelope import Verifier
 from edgechoir.identity.policy import Policy
+from edgechoir.rounds.agreement import check_agreed, check_receipt, make_consent, make_receipt
 from edgechoir.rounds.epoch import (
     Entry,
     answer_info,
@@ -116,12 +119,14 @@ class Self:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The turn this member is in: its plan, the context that names it, the shares it holds."""
+    """The turn this member is in: its plan, the context that names it, the shares it holds, and
+    the survivors it has `agreed` on."""
 
     plan: wire.Plan
     context: bytes
     held: Mapping[str, Shares]
     mask: Ring | None = None
+    agreed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +134,15 @@ class Participant:
     """The whole state. `wake` is when a Tick is due; `kem` the key offered for the next roster.
 
     `seen` is the last turn this member was told of, `uploaded` and `answered` the last it did that
-    in; `provision` what it has left with others for a turn to come, `now` for the present one.
+    in; `begun` the last round it was to work in, `last_round` the last it spent pads in;
+    `provision` what it has left with others for a turn to come, `present` for the one it is in.
     """
 
     who: Self
     phase: Phase = Phase.IDLE
     devices: int = 0
     last_round: int = 0
+    begun: int = 0
     kem: KemKey | None = None
     model: tuple[int, bytes] | None = None
     epoch: int = 0
@@ -366,6 +373,7 @@ def _call(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
         s,
         phase=Phase.WAITING,
         seen=plan.turn,
+        begun=plan.round,
         present=ours,
         turn=Turn(plan, context, held),
         wake=now + plan.deadline,
@@ -394,8 +402,11 @@ def _check_plan(s: Participant, plan: wire.Plan) -> bytes:
     others = set(plan.cohort) - {s.who.name}
     if len(plan.cohort) != len(others) + 1:
         raise Malformed("a cohort names a member twice")
-    if plan.round <= s.last_round:
-        raise Replayed(f"plan of round {plan.round}, but round {s.last_round} is spent")
+    if plan.round <= max(s.last_round, s.begun):
+        # Also where it was given up: its work or mask may still come, for the plan it had then.
+        raise Replayed(
+            f"plan of round {plan.round}, but round {max(s.last_round, s.begun)} is spent"
+        )
     unkeyed = sorted(others - s.chains.keys())
     if unkeyed:
         raise PolicyViolation(f"no pair secret with {', '.join(unkeyed)}")
@@ -483,7 +494,8 @@ def _contribution(s: Participant, e: Contribution, now: float, entropy: Entropy)
     s, _ = _provide(s, plan.turn + 1, entropy)
     contents = wire.Contents(prepare=wire.encode(_prepare(s)), vector=_little_endian(masked))
     sealed = seal(s.aggregator_kem, wire.encode(contents), upload_info(turn.context, s.who.name))
-    upload = wire.Upload(plan.epoch, plan.turn, turn.context, sealed)
+    receipt = make_receipt(s.who.key, turn.context)
+    upload = wire.Upload(plan.epoch, plan.turn, turn.context, receipt, sealed)
     s = replace(
         s,
         phase=Phase.SENT,
@@ -528,6 +540,8 @@ def _reveal(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
             return s, []  # of a turn this member had no part in
         raise OutOfPlace(f"a reveal of turn {message.turn}, turn {s.seen} is the last seen")
     _check_reveal(s, turn, message)
+    if not message.consents and set(message.survivors) != set(turn.plan.cohort):
+        return _agree(s, turn, message, now, entropy)
     survivors = set(message.survivors)
     shares = tuple(
         (them, held.b if them in survivors else held.k) for them, held in sorted(turn.held.items())
@@ -536,12 +550,29 @@ def _reveal(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
     sealed = seal(s.aggregator_kem, opened, answer_info(turn.context, s.who.name))
     answer = wire.Answer(message.epoch, message.turn, turn.context, sealed)
     effects = _abandon(s, "the turn goes on without this member")
-    late = s.uploaded < message.turn
+    late = s.uploaded < message.turn and not turn.agreed
     # From here on nothing of this turn may be sent again: neither another answer nor an upload.
     s = replace(_ready(s, now), answered=message.turn)
     effects.append(ToParent(answer))
     if late:
         s, left = _provide(s, message.turn + 1, entropy)
+        effects += left
+    return s, effects
+
+
+def _agree(s: Participant, turn: Turn, reveal: wire.Reveal, now: float, entropy: Entropy) -> Step:
+    """Sign the survivors, and wait for a threshold to have done so; nothing is uploaded any more.
+
+    Asked again for the same set it gives the same bytes.
+    """
+    signature = make_consent(s.who.key, turn.context, reveal.survivors)
+    consent = wire.Consent(reveal.epoch, reveal.turn, turn.context, signature)
+    effects = [*_abandon(s, "the turn goes on without this member"), ToParent(consent)]
+    late = s.uploaded < reveal.turn and not turn.agreed
+    turn = replace(turn, mask=None, agreed=reveal.survivors)
+    s = replace(s, phase=Phase.READY, turn=turn, present=None, wake=now + QUIET_S)
+    if late:
+        s, left = _provide(s, reveal.turn + 1, entropy)
         effects += left
     return s, effects
 
@@ -562,6 +593,16 @@ def _check_reveal(s: Participant, turn: Turn, reveal: wire.Reveal) -> None:
     _check_group(s.who.policy, s.entries, survivors, "a survivor set")
     if s.who.name in survivors and s.uploaded < reveal.turn:
         raise PolicyViolation("a survivor set counts this member, which has not uploaded")
+    if turn.agreed and set(turn.agreed) != survivors:
+        raise PolicyViolation("a survivor set other than the one this member has signed")
+    if len(reveal.receipts) != len(survivors):
+        raise Malformed(f"{len(reveal.receipts)} receipts of {len(survivors)} survivors")
+    for name, receipt in zip(reveal.survivors, reveal.receipts, strict=True):
+        check_receipt(s.entries[name], receipt, turn.context)
+    if reveal.consents:
+        check_agreed(
+            s.entries, plan.cohort, reveal.consents, s.threshold, turn.context, reveal.survivors
+        )
 
 
 def _abort(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
