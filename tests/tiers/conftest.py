@@ -274,9 +274,10 @@ class Federation:
         assert isinstance(config, CloudConfig)
         return config
 
-    def node(self, member: str, children: int) -> NodeConfig:
+    def node(self, member: str, children: int, **values: object) -> NodeConfig:
         rounds = {"expected_members": children, "join_wait_s": 0.5}
-        config = self._config("node", member, parent="cloud", parent_tier="cloud", rounds=rounds)
+        above = {"parent": "cloud", "parent_tier": "cloud"}
+        config = self._config("node", member, rounds=rounds, **above, **values)
         assert isinstance(config, NodeConfig)
         return config
 

@@ -100,7 +100,8 @@ class Device:
         self._moved: tuple[int, int] | None = None
         self._swap = asyncio.Lock()
         self._enough = asyncio.Event()
-        self._check_enough()
+        if self._has_enough():
+            self._enough.set()
 
     # ---- the stream
 
@@ -108,12 +109,14 @@ class Device:
         """Stream, and take part in rounds, until the source ends or the task is cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                serving = group.create_task(self.host.run(), name="host")
+                beside = [group.create_task(self.host.run(), name="host")]
                 if self._trainer is not None:
-                    group.create_task(self._take_part(self._trainer), name="take part")
+                    taking_part = self._take_part(self._trainer)
+                    beside.append(group.create_task(taking_part, name="take part"))
                 await self.pipeline.run()
                 log.info("the source has ended")
-                serving.cancel()
+                for task in beside:
+                    task.cancel()
         finally:
             if self._trainer is not None:
                 await self._trainer.close()
@@ -153,13 +156,14 @@ class Device:
                 due |= self._samples.add(sample.x, label, now, key)
             except BadSample as error:
                 self.host.endpoint.drops[error.reason] += 1
-        if due:
+        # Until it is flushed, what came again still counts twice.
+        if due or (self._has_enough() and not self._enough.is_set()):
             await asyncio.to_thread(self._samples.flush, now)
-        self._check_enough()
+            if self._has_enough():
+                self._enough.set()
 
-    def _check_enough(self) -> None:
-        if len(self._samples) >= self.config.training.min_samples:
-            self._enough.set()
+    def _has_enough(self) -> bool:
+        return len(self._samples) >= self.config.training.min_samples
 
     @property
     def _classes(self) -> bool:

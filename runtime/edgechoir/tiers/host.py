@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgechoir import wire
 from edgechoir.errors import (
     DuplicateIdentity,
     EdgechoirError,
@@ -396,7 +397,7 @@ class Host:
             record.epoch,
             record.round,
             0,
-            record.upload,
+            wire.encode(record.upload),
         )
 
     async def _clear(self) -> None:

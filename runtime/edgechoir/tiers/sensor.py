@@ -1,14 +1,16 @@
 """From a sensor's section in the configuration to the source it describes."""
 
+import inspect
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import Final
 
 from edgechoir.config.sensor import AnySensor, MqttSensor, PythonSensor, ReplaySensor
 from edgechoir.pipeline.sample import Sample
 from edgechoir.pipeline.source import Source, find_function
 from edgechoir.pipeline.sources.mqtt import MqttSource
-from edgechoir.pipeline.sources.python import PythonSource
+from edgechoir.pipeline.sources.python import PythonSource, polled
 from edgechoir.pipeline.sources.replay import Replay
 from edgechoir.transport.mqtt import MqttLink, MqttSettings
 
@@ -28,9 +30,16 @@ def make_source(sensor: AnySensor) -> Source:
                 seed=0 if sensor.shuffle else None,
             )
         case PythonSensor():
-            return PythonSource(find_function(sensor.call))
+            return _python_source(find_function(sensor.call), sensor.rate_hz)
         case MqttSensor():
             return SensorBroker(sensor)
+
+
+def _python_source(function: Callable[..., object], rate_hz: float) -> PythonSource:
+    """A generator gives readings at its own pace; any other function gives one a call."""
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        return PythonSource(function)
+    return PythonSource(partial(polled, function, rate_hz))
 
 
 class SensorBroker:
