@@ -4,6 +4,10 @@ It puts together what every tier does alike: open the envelope, let it through t
 body, step the state machines, sign what they want sent. A host (a real one on MQTT, or the
 simulator) carries the bytes, keeps the clock and does the work that is asked for. What a peer gets
 wrong is counted by reason and goes no further.
+
+`now` is the system's clock, because certificates have dates. It may be set: forward, and deadlines
+pass early, so that a turn may fail; back, and what is due moves back with it, so that nothing waits
+for the lost hours to come round again.
 """
 
 from collections import Counter
@@ -15,7 +19,7 @@ from edgechoir.errors import BadModel, RemoteError
 from edgechoir.identity.envelope import Envelope, Signer, Verifier
 from edgechoir.identity.gate import Gate
 from edgechoir.rounds.events import Effect, Event, Received, Refused, ToAll, ToChild, ToParent
-from edgechoir.rounds.joint import Joint, step
+from edgechoir.rounds.joint import Joint, shift, step
 from edgechoir.types import Address, Entropy
 
 CHANNEL_OF: Final = {wire.Roster: "roster", wire.Reveal: "plan", wire.Abort: "plan"}
@@ -54,6 +58,7 @@ class Endpoint:
         self._gate = gate
         self._entropy = entropy
         self._sequence = 0
+        self._latest = float("-inf")
 
     def receive(self, data: bytes, now: float, *, retained: bool = False) -> list[Outcome]:
         """Take in one message. Whatever is wrong with it comes back as `Refused`."""
@@ -71,6 +76,9 @@ class Endpoint:
 
     def handle(self, event: Event, now: float) -> list[Outcome]:
         """Step the state machines. Raises RemoteError for a `Received` that has no place."""
+        if now < self._latest:
+            self.joint = shift(self.joint, now - self._latest)
+        self._latest = now
         self.joint, effects = step(self.joint, event, now, self._entropy)
         out: list[Outcome] = []
         for effect in effects:

@@ -79,6 +79,18 @@ def step(joint: Joint, event: Event, now: float, entropy: Entropy) -> tuple[Join
     return joint, out
 
 
+def shift(joint: Joint, seconds: float) -> Joint:
+    """The same, with all that is due moved by so much: for a clock that has been set."""
+    up, down = joint.up, joint.down
+    if up is not None and up.wake is not None:
+        up = replace(up, wake=up.wake + seconds)
+    if down is not None:
+        wake = down.wake + seconds if down.wake is not None else None
+        turn = down.turn and replace(down.turn, deadline=down.turn.deadline + seconds)
+        down = replace(down, wake=wake, turn=turn)
+    return Joint(up, down)
+
+
 def _route(joint: Joint, event: Event) -> list[tuple[str, Event]]:
     """Which end an event is for."""
     if isinstance(event, Tick):
@@ -109,6 +121,10 @@ def _across(up: Participant, effects: list[Effect]) -> list[Event]:
                     events.append(Withdraw("too few members beneath"))
                 elif members and up.phase is Phase.IDLE:
                     events.append(Begin(devices, last_round))
+                elif up.turn is not None and up.phase is Phase.WORKING and devices > up.devices:
+                    # Its parent would find more devices in the sum than it knows, and drop it all.
+                    reason = f"{devices} devices are beneath now, the parent knows {up.devices}"
+                    events.append(Cancel(up.turn.plan.round, reason))
             case _:
                 pass
     return events

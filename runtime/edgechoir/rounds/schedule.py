@@ -111,9 +111,11 @@ def step(s: Schedule, event: Happened, now: float) -> tuple[Schedule, list[Did]]
 
 
 def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
-    if s.running or s.finished or not s.devices or (s.wake is not None and now < s.wake):
-        return s, []
     course = s.course
+    # A pause that is longer than any: the clock has been set back meanwhile.
+    pausing = s.wake is not None and now < s.wake <= now + max(course.pause, MAX_BACKOFF_S)
+    if s.running or s.finished or not s.devices or pausing:
+        return s, []
     following = s.round + 1
     s = replace(s, round=following, ordered=following, running=True, began=now, wake=None)
     order = Order(
@@ -142,7 +144,7 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
         weights = fedavg(s.weights, total.delta)
     except BadUpdate as error:
         return _failed(s, plan.round, str(error), now)
-    result = Result(plan.round, s.version, now - s.began, total)
+    result = Result(plan.round, s.version, max(now - s.began, 0.0), total)
     loss, stale = total.loss, s.stale
     if loss is not None:  # without hold-out rows there is nothing to lose patience with
         stale = 0 if loss < s.best_loss - s.course.min_gain else stale + 1
@@ -184,7 +186,7 @@ def _enough(s: Schedule, total: Total) -> str:
 def _failed(s: Schedule, round_: int, reason: str, now: float) -> tuple[Schedule, list[Did]]:
     if not s.running or round_ != s.ordered:
         return s, []
-    result = Result(round_, s.version, now - s.began, None, reason)
+    result = Result(round_, s.version, max(now - s.began, 0.0), None, reason)
     pause = min(0.2 * 2**s.failures, MAX_BACKOFF_S)
     s = replace(s, running=False, failures=s.failures + 1, wake=now + pause)
     return s, [result]
