@@ -10,21 +10,49 @@ import numpy as np
 import pytest
 
 from edgechoir import wire
-from edgechoir.rounds.epoch import roster_hash, round_context
-from edgechoir.secagg.chains import pair_chain
-from edgechoir.secagg.masking import mask
-from edgechoir.secagg.pads import stream
+from edgechoir.rounds.epoch import places_of, roster_hash, round_context
+from edgechoir.secagg.boxes import Provision, open_box, open_escrow, provide
+from edgechoir.secagg.chains import Chain, pad_seed, pair_chain
+from edgechoir.secagg.masking import expand_mask, mask_seeds, sum_seeds
+from edgechoir.secagg.pads import Keystream, add_pads
+from edgechoir.secagg.shamir import combine, split
 from edgechoir.types import Address, MemberId, Ring
 
 FILE: Final = Path(__file__).parent.parent / "vectors" / "secagg.json"
+Width = np.dtype[np.uint16] | np.dtype[np.uint32]
+RINGS: Final[dict[str, Width]] = {"16": np.dtype(np.uint16), "32": np.dtype(np.uint32)}
 
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
+    """The file, and what is built from its inputs."""
+
     known: dict[str, Any]
     parent: Address
     roster: wire.Roster
     plan: wire.Plan
+    context: bytes
+
+    @property
+    def members(self) -> list[str]:
+        return list(self.known["secrets"])
+
+    def link(self, me: str, them: str) -> Chain:
+        """The chain of a pair at the turn of the plan."""
+        secrets = self.known["secrets"]
+        mine, theirs = (bytes.fromhex(secrets[a][b]) for a, b in ((me, them), (them, me)))
+        return pair_chain(mine, theirs, me, them, self.plan.roster).at(self.plan.turn)
+
+    def links(self, me: str) -> dict[str, Chain]:
+        return {them: self.link(me, them) for them in self.members if them != me}
+
+    def provision(self, me: str) -> Provision:
+        """What a member leaves, its entropy taken from the file draw by draw."""
+        draws = iter([bytes.fromhex(draw) for draw in self.known["provisions"][me]["draws"]])
+        places = places_of(self.members)
+        made = provide(me, places, self.links(me), self.roster.threshold, lambda n: next(draws))
+        assert next(draws, None) is None, "each draw is used, in the order of the file"
+        return made
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +64,8 @@ def vectors() -> Vectors:
         Address(known["parent"]["tier"], MemberId(known["parent"]["member"])),
         wire.Roster(
             roster["epoch"],
-            roster["first_round"],
+            roster["threshold"],
+            roster["keystream"],
             bytes.fromhex(roster["kem"]),
             tuple(bytes.fromhex(join) for join in roster["joins"]),
         ),
@@ -48,11 +77,15 @@ def vectors() -> Vectors:
                 "model_hash": bytes.fromhex(plan["model_hash"]),
             }
         ),
+        bytes.fromhex(known["round_context"]),
     )
 
 
-def ring(values: list[int]) -> Ring:
-    return np.array(values, np.uint32)
+def ring(values: list[int], bits: str) -> Ring:
+    """Whole numbers modulo 2^bits."""
+    if bits == "16":
+        return np.array(values).astype(np.uint16)
+    return np.array(values).astype(np.uint32)
 
 
 def test_the_roster_hash_holds(vectors: Vectors) -> None:
@@ -70,37 +103,95 @@ def test_the_round_context_holds(vectors: Vectors) -> None:
     assert context.hex() == known["round_context"]
 
 
-def test_the_chains_seeds_and_pads_hold(vectors: Vectors) -> None:
-    known, secrets = vectors.known, vectors.known["secrets"]
-    assert len(known["pairs"]) == 3
-    for pair in known["pairs"]:
-        me, them = pair["members"]
-        chain = pair_chain(
-            bytes.fromhex(secrets[me][them]),
-            bytes.fromhex(secrets[them][me]),
-            me,
-            them,
-            bytes.fromhex(known["roster_hash"]),
-            vectors.roster.first_round,
+def test_the_chains_leaves_and_keys_hold(vectors: Vectors) -> None:
+    assert len(vectors.known["pairs"]) == 3
+    for pair in vectors.known["pairs"]:
+        low, high = pair["members"]
+        secrets = vectors.known["secrets"]
+        first = pair_chain(
+            bytes.fromhex(secrets[low][high]),
+            bytes.fromhex(secrets[high][low]),
+            low,
+            high,
+            vectors.plan.roster,
         )
-        assert chain.key.hex() == pair["chain_at_first_round"]
-        link = chain.at(vectors.plan.round)
-        assert link.key.hex() == pair["chain_at_round"]
-        seed = link.pad_seed(bytes.fromhex(known["round_context"]))
-        assert seed.hex() == pair["pad_seed"]
-        assert stream(seed, 10).astype("<u4").tobytes().hex() == pair["pad"]
+        assert first.key.hex() == pair["chain_at_turn_1"]
+        link = vectors.link(high, low)
+        assert link.key.hex() == pair["chain_at_this_turn"]
+        assert link.leaf().hex() == pair["leaf"]
+        assert link.box_key(low, high).hex() == pair["box_key_low_to_high"]
+        assert link.box_key(high, low).hex() == pair["box_key_high_to_low"]
+        assert pad_seed(link.leaf(), vectors.context).hex() == pair["pad_seed"]
 
 
-def test_the_masked_vectors_hold_and_add_up(vectors: Vectors) -> None:
-    known = vectors.known
-    for me, plain in known["vectors"].items():
-        seeds = {
-            them: bytes.fromhex(pair["pad_seed"])
-            for pair in known["pairs"]
-            for them in pair["members"]
-            if me in pair["members"] and them != me
+@pytest.mark.parametrize("keystream", Keystream)
+@pytest.mark.parametrize("bits", RINGS)
+def test_the_pads_hold(vectors: Vectors, keystream: Keystream, bits: str) -> None:
+    known = vectors.known["pads"]
+    pad: Ring = np.zeros(8, RINGS[bits])
+    add_pads(pad, [(bytes.fromhex(known["seed"]), 1)], keystream)
+    assert pad.tolist() == known[keystream.value][bits]
+
+
+def test_the_shares_hold(vectors: Vectors) -> None:
+    known = vectors.known["shamir"]
+    draws = iter([bytes.fromhex(draw) for draw in known["draws"]])
+    shares = split(bytes.fromhex(known["secret"]), known["t"], known["xs"], lambda n: next(draws))
+    assert {str(x): share.hex() for x, share in shares.items()} == known["shares"]
+    assert combine({x: shares[x] for x in known["xs"][: known["t"]]}).hex() == known["secret"]
+
+
+def test_what_members_leave_for_a_turn_holds(vectors: Vectors) -> None:
+    for me, known in vectors.known["provisions"].items():
+        made = vectors.provision(me)
+        assert made.turn == vectors.plan.turn
+        assert made.b.hex() == known["b"]
+        assert {them: box.hex() for them, box in made.boxes} == known["boxes"]
+        assert made.escrow.hex() == known["escrow"]
+        assert made.commit_b.hex() == known["commit_b"]
+        assert made.commit_k.hex() == known["commit_k"]
+
+
+@pytest.mark.parametrize("bits", RINGS)
+def test_the_masked_vectors_hold(vectors: Vectors, bits: str) -> None:
+    for me, plain in vectors.known["vectors"].items():
+        leaves = {them: link.leaf() for them, link in vectors.links(me).items()}
+        seeds = mask_seeds(me, vectors.provision(me).b, leaves, vectors.context)
+        mask = expand_mask(seeds, len(plain), RINGS[bits], Keystream.AES)
+        values = ring(plain, bits)
+        assert (values + mask).tolist() == vectors.known["masked"][bits][me]
+
+
+@pytest.mark.parametrize("bits", RINGS)
+def test_two_answers_lay_the_sum_over_two_survivors_bare(vectors: Vectors, bits: str) -> None:
+    """From what has been left and masked alone, as an aggregator and two members would do it."""
+    known, (absent, *survivors) = vectors.known, vectors.members
+    places = places_of(vectors.members)
+    held = {
+        reader: {
+            owner: vectors.provision(owner).own
+            if owner == reader
+            else open_box(
+                owner,
+                reader,
+                vectors.link(reader, owner),
+                bytes.fromhex(known["provisions"][owner]["boxes"][reader]),
+            )
+            for owner in vectors.members
         }
-        assert mask(ring(plain), me, seeds).tolist() == known["masked"][me]
-    sums = [sum(values) % 2**32 for values in zip(*known["vectors"].values(), strict=True)]
-    masked = [sum(values) % 2**32 for values in zip(*known["masked"].values(), strict=True)]
-    assert masked == sums
+        for reader in survivors
+    }
+    bs = {
+        owner: combine({places[reader]: held[reader][owner].b for reader in survivors})
+        for owner in survivors
+    }
+    k = combine({places[reader]: held[reader][absent].k for reader in survivors})
+    escrow = bytes.fromhex(known["provisions"][absent]["escrow"])
+    leaves = open_escrow(k, escrow, survivors)
+
+    total: Ring = np.zeros(len(known["vectors"][absent]), RINGS[bits])
+    for me in survivors:
+        total = total + ring(known["masked"][bits][me], bits)
+    add_pads(total, sum_seeds(bs, {absent: leaves}, vectors.context))
+    plain = np.sum([known["vectors"][me] for me in survivors], axis=0)
+    assert total.tolist() == (plain % 2 ** int(bits)).tolist()
