@@ -2,7 +2,7 @@
 
 Generated pages must be as the program would write them. In README and docs, every relative link
 and every path in code must exist, and every `make` target, `edgechoir` command and option that is
-mentioned in code must be one that there is.
+mentioned in code must be one that there is. The design has a row for every part of the package.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from pathlib import Path
 from reference import commands, pages
 
 ROOT = Path(__file__).resolve().parent.parent
+DESIGN = "docs/design.md"
 DIFF_LINES = 40
 FOLDERS = "runtime|docs|tests|models|bench|broker_config|docker"
 
@@ -35,7 +36,7 @@ def main() -> int:
             (ROOT / "docs" / name).write_text(text)
     if "cli.md" not in generated:
         print("docs: there is no edgechoir.cli yet; its page and its mentions are not checked")
-    problems = [*outdated(ROOT, generated)]
+    problems = [*outdated(ROOT, generated), *missing_parts(ROOT)]
     parser = _parser() if "cli.md" in generated else None
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]:
@@ -68,6 +69,17 @@ def outdated(root: Path, generated: dict[str, str]) -> Iterator[str]:
         more = [f"... {len(lines) - DIFF_LINES} more lines"] if len(lines) > DIFF_LINES else []
         advice = f"docs/{name} is out of date; run `python docs/check.py --write`"
         yield "\n".join([advice, *lines[:DIFF_LINES], *more])
+
+
+def missing_parts(root: Path) -> Iterator[str]:
+    """Parts of the package that no row of the design's table names, and rows without a part."""
+    package = root / "runtime" / "edgechoir"
+    parts = {p.name + "/" for p in package.iterdir() if (p / "__init__.py").exists()}
+    parts |= {p.name for p in package.glob("*.py") if not p.name.startswith("__")}
+    rows = re.findall(r"^\| (`[a-z]+(?:/|\.py)`.*?) \|", (root / DESIGN).read_text(), re.MULTILINE)
+    named = {name for row in rows for name in SPAN.findall(row)}
+    yield from (f"{DESIGN} has no row for `{part}`" for part in sorted(parts - named))
+    yield from (f"{DESIGN} has a row for `{name}`: no such part" for name in sorted(named - parts))
 
 
 def broken_links(page: Path, text: str) -> Iterator[str]:

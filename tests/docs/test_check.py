@@ -110,6 +110,23 @@ def test_a_page_that_differs_is_shown_with_its_difference(
     assert said.splitlines()[-2:] == ["-one", "+two"]
 
 
+def test_the_design_has_a_row_for_every_part(check: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    package = tmp_path / "runtime" / "edgechoir"
+    for part in ("rounds", "store"):
+        (package / part).mkdir(parents=True)
+        (package / part / "__init__.py").touch()
+    for module in ("__init__.py", "wire.py", "codec.py"):
+        (package / module).touch()
+    (package / "__pycache__").mkdir()
+    rows = ["| part | is |", "|---|---|", "| `rounds/` | a |", "| `wire.py`, `codec.py` | b |"]
+    (tmp_path / "docs/design.md").write_text("\n".join([*rows, "| `gone/` | `x` |", ""]))
+    assert list(check.missing_parts(tmp_path)) == [
+        "docs/design.md has no row for `store/`",
+        "docs/design.md has a row for `gone/`: no such part",
+    ]
+
+
 def test_the_page_of_the_command_line_has_every_command(
     check: ModuleType, parser: argparse.ArgumentParser
 ) -> None:
