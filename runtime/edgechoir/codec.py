@@ -12,11 +12,14 @@ from typing import Any, Protocol
 
 from edgechoir.errors import LocalError, Malformed
 
+Buffer = bytes | memoryview
+"""Bytes; a memoryview of them has items of one byte."""
+
 
 class Codec(Protocol):
     """Writes one value into parts, and reads it back from a cursor."""
 
-    def write(self, value: Any, parts: list[bytes]) -> None: ...
+    def write(self, value: Any, parts: list[Buffer]) -> None: ...
     def read(self, cursor: "Cursor") -> Any: ...
 
 
@@ -43,7 +46,7 @@ class Number:
     low: float
     high: float
 
-    def write(self, value: float, parts: list[bytes]) -> None:
+    def write(self, value: float, parts: list[Buffer]) -> None:
         if not self.low <= value <= self.high:
             raise LocalError(f"{value} does not fit the field {self.layout}")
         parts.append(struct.pack(">" + self.layout, value))
@@ -58,20 +61,29 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Bytes with a length prefix; `exact` gives the only allowed length."""
+    """Bytes with a length prefix; `exact` gives the only allowed length.
+
+    They are read as a copy, or with `view` as a part of what was received.
+    """
 
     limit: int
     exact: int | None = None
+    view: bool = False
 
-    def write(self, value: bytes, parts: list[bytes]) -> None:
-        self._check(len(value), LocalError)
-        parts.append(struct.pack(">I", len(value)))
+    def write(self, value: Buffer, parts: list[Buffer]) -> None:
+        parts.append(self.prefix(len(value)))
         parts.append(value)
 
-    def read(self, cursor: Cursor) -> bytes:
+    def prefix(self, n: int) -> bytes:
+        """What stands before a value of `n` bytes."""
+        self._check(n, LocalError)
+        return struct.pack(">I", n)
+
+    def read(self, cursor: Cursor) -> Buffer:
         n = struct.unpack(">I", cursor.take(4, "length"))[0]
         self._check(n, Malformed)
-        return bytes(cursor.take(n, "bytes"))
+        taken = cursor.take(n, "bytes")
+        return taken if self.view else bytes(taken)
 
     def _check(self, n: int, error: type[LocalError] | type[Malformed]) -> None:
         if self.exact is not None and n != self.exact:
@@ -86,7 +98,7 @@ class Text:
 
     limit: int
 
-    def write(self, value: str, parts: list[bytes]) -> None:
+    def write(self, value: str, parts: list[Buffer]) -> None:
         try:
             raw = value.encode()
         except UnicodeEncodeError as error:
@@ -95,7 +107,7 @@ class Text:
 
     def read(self, cursor: Cursor) -> str:
         try:
-            return Raw(self.limit).read(cursor).decode()
+            return bytes(Raw(self.limit).read(cursor)).decode()
         except UnicodeDecodeError as error:
             raise Malformed(f"text is not UTF-8: {error.reason}") from None
 
@@ -107,7 +119,7 @@ class Many:
     each: Codec
     limit: int
 
-    def write(self, value: tuple[Any, ...], parts: list[bytes]) -> None:
+    def write(self, value: tuple[Any, ...], parts: list[Buffer]) -> None:
         if len(value) > self.limit:
             raise LocalError(f"expected at most {self.limit} entries, saw {len(value)}")
         parts.append(struct.pack(">I", len(value)))
@@ -128,7 +140,7 @@ class Pair:
     first: Codec
     second: Codec
 
-    def write(self, value: tuple[Any, Any], parts: list[bytes]) -> None:
+    def write(self, value: tuple[Any, Any], parts: list[Buffer]) -> None:
         self.first.write(value[0], parts)
         self.second.write(value[1], parts)
 

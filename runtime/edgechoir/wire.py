@@ -2,14 +2,14 @@
 
 A message is a frozen dataclass with a `KIND` and a `FIELDS` table, which `codec.py` reads and
 writes. Bodies travel inside signed envelopes (`identity/envelope.py`); nothing here is trusted
-before the envelope is verified. `Upload` and `Answer` hold a sealed text, whose inside is a
+before the envelope is verified. `Upload` holds a parcel and `Answer` a box, whose inside is a
 `Contents` or `Opened`.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar, Final, TypeVar
 
-from edgechoir.codec import Codec, Cursor, Many, Number, Pair, Raw, Text
+from edgechoir.codec import Buffer, Codec, Cursor, Many, Number, Pair, Raw, Text
 from edgechoir.errors import Malformed
 
 VERSION: Final = 1
@@ -32,6 +32,8 @@ NAME: Final = Text(MAX_NAME)
 REASON: Final = Text(MAX_REASON)
 BOX: Final = Raw(128)
 SHARE: Final = Raw(64)
+PREPARE: Final = Raw(16384)
+VECTOR: Final = Raw(MAX_BLOB, view=True)
 SIGNATURE: Final = Raw(64, exact=64)
 
 
@@ -201,7 +203,7 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Member to parent: `Contents`, sealed to the aggregator's key of this epoch.
+    """Member to parent: `Contents`, in a parcel to the aggregator's key of this epoch.
 
     `receipt` signs the context, for the other members (`rounds/agreement.py`).
     """
@@ -212,22 +214,25 @@ class Upload:
         "turn": U32,
         "context": HASH,
         "receipt": SIGNATURE,
-        "sealed": Raw(MAX_BLOB),
+        "sealed": Raw(MAX_BLOB, view=True),
     }
     epoch: int
     turn: int
     context: bytes
     receipt: bytes
-    sealed: bytes
+    sealed: Buffer
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """Inside an upload: the masked vector, little-endian, and the `Prepare` for the next turn."""
+    """Inside an upload: the masked vector, little-endian, and the `Prepare` for the next turn.
 
-    FIELDS: ClassVar[dict[str, Codec]] = {"prepare": Raw(16384), "vector": Raw(MAX_BLOB)}
+    The vector comes first, so that its elements lie where a processor likes to read them.
+    """
+
+    FIELDS: ClassVar[dict[str, Codec]] = {"vector": VECTOR, "prepare": PREPARE}
+    vector: Buffer
     prepare: bytes
-    vector: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,10 +389,20 @@ Body = TypeVar("Body", bound=Message | Inner)
 
 def encode(message: Message | Inner) -> bytes:
     """The canonical body of a message. Raises LocalError where a value does not fit its field."""
-    parts: list[bytes] = []
+    return b"".join(parts(message))
+
+
+def parts(message: Message | Inner) -> list[Buffer]:
+    """The same in pieces, of which the long ones are the message's own, not copies."""
+    pieces: list[Buffer] = []
     for name, codec in message.FIELDS.items():
-        codec.write(getattr(message, name), parts)
-    return b"".join(parts)
+        codec.write(getattr(message, name), pieces)
+    return pieces
+
+
+def around_vector(size: int, prepare: bytes) -> tuple[bytes, bytes]:
+    """What stands before and after a vector of `size` bytes in the body of its `Contents`."""
+    return VECTOR.prefix(size), PREPARE.prefix(len(prepare)) + prepare
 
 
 def decode(kind: int, body: bytes | memoryview) -> Message:

@@ -14,6 +14,7 @@ One Verifier serves one thread.
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +32,7 @@ DOMAIN: Final = b"edgechoir envelope v1\0"
 INSTANCE_BYTES: Final = 8
 MAX_CACHED: Final = 1024
 """Certificates a Verifier remembers, about 2 KB each."""
+Body = bytes | memoryview | Sequence[bytes | memoryview]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,15 @@ class Signer:
         self._certificate = struct.pack(">H", len(certificate.der)) + certificate.der
         self._last = -1
 
-    def wrap(self, kind: int, body: bytes, sequence: int) -> bytes:
-        """A signed envelope around `body`. LocalError unless `sequence` grows from call to call."""
+    def wrap(self, kind: int, body: Body, sequence: int) -> bytes:
+        """A signed envelope around `body`, whole or in pieces, which are put together only here.
+
+        LocalError unless `sequence` grows from call to call.
+        """
         if sequence <= self._last:
             raise LocalError(f"sequence {sequence} after {self._last}: it must grow")
         self._last = sequence
+        pieces = (body,) if isinstance(body, bytes | memoryview) else tuple(body)
         head = b"".join(
             (
                 MAGIC,
@@ -78,10 +84,10 @@ class Signer:
                 self.instance,
                 struct.pack(">Q", sequence),
                 self._certificate,
-                struct.pack(">I", len(body)),
+                struct.pack(">I", sum(map(len, pieces))),
             )
         )
-        return b"".join((head, body, sign(self._key, DOMAIN, head, body)))
+        return b"".join((head, *pieces, sign(self._key, DOMAIN, head, *pieces)))
 
 
 class Verifier:

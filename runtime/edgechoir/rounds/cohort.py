@@ -12,6 +12,7 @@ from edgechoir.rounds.epoch import answer_info, encoding_of, places_of, upload_i
 from edgechoir.secagg.boxes import commitment, open_escrow
 from edgechoir.secagg.masking import sum_seeds
 from edgechoir.secagg.pads import Keystream, add_pads
+from edgechoir.secagg.parcel import open_parcel
 from edgechoir.secagg.sealing import KemKey, unseal
 from edgechoir.secagg.shamir import combine
 from edgechoir.types import Ring
@@ -83,8 +84,8 @@ def begin_turn(
 
 
 def open_upload(kem: KemKey, upload: wire.Upload, member: str) -> wire.Contents:
-    """What is inside an upload. Raises RemoteError."""
-    inside = unseal(kem, upload.sealed, upload_info(upload.context, member))
+    """What is inside an upload, its vector in memory of its own. Raises RemoteError."""
+    inside = open_parcel(kem, upload.sealed, upload_info(upload.context, member))
     return wire.decode_as(wire.Contents, inside)
 
 
@@ -99,10 +100,16 @@ def masked_vector(contents: wire.Contents, encoding: Encoding, member: str) -> R
 
 
 def count_in(turn: Turn, member: str, vector: Ring, receipt: bytes) -> Turn:
-    """Add a member's masked vector to the sum."""
+    """Add a member's masked vector to the sum.
+
+    The vector becomes the new sum where it can be written to, so that no third one is made; the
+    sum of `turn` stays what it is.
+    """
+    out = vector if vector.flags.writeable else None
+    total: Ring = np.add(turn.total, vector, out=out)
     return replace(
         turn,
-        total=turn.total + vector,
+        total=total,
         arrived=turn.arrived | {member},
         receipts={**turn.receipts, member: receipt},
     )
@@ -139,8 +146,8 @@ def lay_bare(turn: Turn) -> Ring | None:
             except RemoteError:
                 return None  # it committed to a key that does not open what it left
             missing[member] = {them: leaves[them] for them in turn.survivors}
-    total: Ring = turn.total.copy()
-    add_pads(total, sum_seeds(survivors, missing, turn.context), turn.keystream)
+    total: Ring = np.empty_like(turn.total)
+    add_pads(turn.total, sum_seeds(survivors, missing, turn.context), turn.keystream, total)
     return total
 
 

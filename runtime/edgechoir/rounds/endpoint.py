@@ -99,7 +99,7 @@ class Endpoint:
     def sign(self, message: wire.Message) -> bytes:
         """The signed envelope of a message."""
         self._sequence += 1
-        return self._signer.wrap(message.KIND, wire.encode(message), self._sequence)
+        return self._signer.wrap(message.KIND, wire.parts(message), self._sequence)
 
     def release(self, address: Address, instance: bytes) -> None:
         """A peer's process has ended; another one may speak in its name."""

@@ -152,12 +152,12 @@ class ToAll:
 class Record:
     """Write down, before anything that follows is sent, that this round's pads are spent.
 
-    `upload` is the body they were spent on: after a crash nothing else may be sent in the round.
+    `upload` is what they were spent on: after a crash nothing else may be sent in the round.
     """
 
     epoch: int
     round: int
-    upload: bytes
+    upload: Upload
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,8 +73,9 @@ from edgechoir.rounds.events import (
 )
 from edgechoir.secagg.boxes import Provision, Shares, open_box, provide
 from edgechoir.secagg.chains import SECRET_BYTES, Chain
-from edgechoir.secagg.masking import expand_mask, mask_seeds
+from edgechoir.secagg.masking import mask_seeds, masked_blocks
 from edgechoir.secagg.pads import Keystream, SignedSeed
+from edgechoir.secagg.parcel import Parcel
 from edgechoir.secagg.sealing import KemKey, new_kem_key, seal
 from edgechoir.secagg.threshold import colluders, threshold
 from edgechoir.types import Address, Entropy, Ring
@@ -487,13 +488,9 @@ def _contribution(s: Participant, e: Contribution, now: float, entropy: Entropy)
         encoding.within(e.vector, s.devices)
     except BadUpdate as error:
         return _give_up(s, str(error), now, entropy)
-    mask = turn.mask
-    if mask is None:
-        mask = expand_mask(_seeds(s, turn), encoding.length, encoding.dtype, s.keystream)
-    masked = mask + e.vector  # not in place: the mask of a step that fails stays what it is
+    seeds = _seeds(s, turn)
     s, _ = _provide(s, plan.turn + 1, entropy)
-    contents = wire.Contents(prepare=wire.encode(_prepare(s)), vector=_little_endian(masked))
-    sealed = seal(s.aggregator_kem, wire.encode(contents), upload_info(turn.context, s.who.name))
+    sealed = _sealed(s, turn, e.vector, seeds, entropy)
     receipt = make_receipt(s.who.key, turn.context)
     upload = wire.Upload(plan.epoch, plan.turn, turn.context, receipt, sealed)
     s = replace(
@@ -504,11 +501,28 @@ def _contribution(s: Participant, e: Contribution, now: float, entropy: Entropy)
         turn=replace(turn, mask=None),
         wake=now + QUIET_S,
     )
-    return s, [Record(plan.epoch, plan.round, wire.encode(upload)), ToParent(upload)]
+    return s, [Record(plan.epoch, plan.round, upload), ToParent(upload)]
 
 
-def _little_endian(vector: Ring) -> bytes:
-    return vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes()
+def _sealed(
+    s: Participant, turn: Turn, vector: Ring, seeds: tuple[SignedSeed, ...], entropy: Entropy
+) -> memoryview:
+    """The parcel of `Contents`: each block of the vector is masked and sealed while in the cache.
+
+    The mask is left as it is: a step that fails after this can be taken again.
+    """
+    head, tail = wire.around_vector(vector.nbytes, wire.encode(_prepare(s)))
+    info = upload_info(turn.context, s.who.name)
+    parcel = Parcel(s.aggregator_kem, len(head) + vector.nbytes + len(tail), info, entropy)
+    parcel.write(head)
+    for block in masked_blocks(vector, turn.mask, seeds, s.keystream):
+        parcel.write(_little_endian(block))
+    parcel.write(tail)
+    return parcel.close()
+
+
+def _little_endian(block: Ring) -> memoryview:
+    return block.astype(block.dtype.newbyteorder("<"), copy=False).data.cast("B")
 
 
 def _no_contribution(s: Participant, e: NoContribution, now: float, entropy: Entropy) -> Step:

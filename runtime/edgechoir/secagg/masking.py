@@ -6,14 +6,14 @@ cancel; their self-masks come off with the b of each, and the pads towards those
 with the leaves that these left in escrow.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from edgechoir.errors import LocalError
 from edgechoir.secagg.chains import pad_seed
-from edgechoir.secagg.pads import Keystream, SignedSeed, add_pads
+from edgechoir.secagg.pads import BLOCK_BYTES, Keystream, Pads, SignedSeed
 from edgechoir.types import Ring
 
 
@@ -31,9 +31,30 @@ def expand_mask(
     seeds: tuple[SignedSeed, ...], length: int, dtype: DTypeLike, keystream: Keystream
 ) -> Ring:
     """The mask [length] itself: made while training goes on, so that only one sum is left to do."""
-    mask: Ring = np.zeros(length, dtype)
-    add_pads(mask, seeds, keystream)
+    mask: Ring = np.empty(length, dtype)
+    Pads(seeds, keystream).add(None, mask)
     return mask
+
+
+def masked_blocks(
+    vector: Ring, mask: Ring | None, seeds: tuple[SignedSeed, ...], keystream: Keystream
+) -> Iterator[Ring]:
+    """The masked vector, block by block: `vector` [d] plus its mask.
+
+    The mask is `mask` [d] or, where that was not made ahead, comes from the seeds. Each block is
+    good until the next one is asked for, so that no whole masked vector need ever be in memory.
+    """
+    size = BLOCK_BYTES // vector.itemsize
+    pads = Pads(seeds, keystream) if mask is None else None
+    room: Ring = np.empty(size, vector.dtype)
+    for start in range(0, len(vector), size):
+        part = vector[start : start + size]
+        out = room[: len(part)]
+        if mask is not None:
+            np.add(part, mask[start : start + size], out=out)
+        elif pads is not None:
+            pads.add(part, out)
+        yield out
 
 
 def sum_seeds(

@@ -70,7 +70,7 @@ def seal(public: bytes, plaintext: bytes, info: bytes) -> bytes:
     return SUITE.encrypt(plaintext, check_public(public), info)
 
 
-def unseal(key: KemKey, box: bytes, info: bytes) -> bytes:
+def unseal(key: KemKey, box: bytes | memoryview, info: bytes) -> bytes:
     """Open a box made for this key under this `info`. Raises Malformed."""
     try:
         return SUITE.decrypt(box, key.private, info)
