@@ -22,11 +22,13 @@ from edgechoir.identity.certificate import Certified
 from edgechoir.identity.envelope import Envelope, Signer, Verifier
 from edgechoir.identity.gate import Gate
 from edgechoir.identity.keys import new_key
+from edgechoir.identity.policy import Policy
 from edgechoir.identity.request import make_request
-from edgechoir.learning.fixed_point import Encoding, Figures
+from edgechoir.learning.fixed_point import Figures
 from edgechoir.rounds import aggregator, participant
 from edgechoir.rounds.aggregator import Aggregator, Limits
 from edgechoir.rounds.endpoint import Endpoint, Outcome, Outgoing
+from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import (
     Begin,
     Contribution,
@@ -43,7 +45,7 @@ from edgechoir.rounds.events import (
     Work,
 )
 from edgechoir.rounds.joint import Joint
-from edgechoir.rounds.participant import Participant, Policy
+from edgechoir.rounds.participant import Participant
 from edgechoir.sim.chance import entropy_of
 from edgechoir.types import Address, Entropy, MemberId, Ring
 
@@ -51,6 +53,8 @@ NOW: Final = 1_800_000_000.0
 FEDERATION: Final = "alps"
 MODEL: Final = hashlib.sha256(b"the first model").digest()
 LIMIT_BYTES: Final = 1 << 20
+LENIENT: Final = Policy(min_devices=2)
+"""Two devices make a sum here, as in the smallest tier; `test_participant` tries other policies."""
 Kind = TypeVar("Kind", bound=Outcome)
 
 
@@ -160,7 +164,7 @@ class Stage:
         if parent is not None:
             above = self.voices[parent].identity.address
             me = participant.Self(
-                FEDERATION, identity.address, above, identity.key, verifier, policy or Policy()
+                FEDERATION, identity.address, above, identity.key, verifier, policy or LENIENT
             )
             up = Participant(me, last_round=last_round)
         if limits is not None:
@@ -283,8 +287,8 @@ class Stage:
         return [str(one.error) for one in self.of(name, Refused)]
 
     def plain_sum(self, done: RoundDone) -> Ring:
-        total: Ring = np.zeros(len(done.total), np.uint32)
-        for member in done.plan.cohort:
+        total: Ring = np.zeros_like(done.total)
+        for member in done.survivors:
             total += self.vectors[member, done.plan.round]
         return total
 
@@ -328,6 +332,7 @@ def order_of(round_: int, **changes: Any) -> Order:
         "devices": 10,
         "clip": 1.0,
         "max_samples": 100,
+        "bits": 32,
         "epochs": 1,
         "batch_size": 8,
         "learning_rate": 0.1,
@@ -341,7 +346,7 @@ def vector_of(name: str, plan: wire.Plan) -> Ring:
     numbers = np.random.default_rng([plan.round, *name.encode()])
     delta = numbers.normal(0, 0.3, plan.dimension).astype(np.float32)
     noise = numbers.integers(0, 2**32, plan.dimension, np.uint32)
-    encoding = Encoding(plan.dimension, plan.devices, plan.clip, plan.max_samples)
+    encoding = encoding_of(plan)
     n = int(numbers.integers(1, 50))
     return encoding.encode(delta, n, Figures(n, n // 2, 0.5 * n), noise)
 
@@ -415,8 +420,8 @@ class Scene:
 
 @pytest.fixture(scope="session")
 def scene() -> Scene:
-    """A node with three devices beneath a cloud with another node: keys, rounds, a failure, a
-    departure, and an epoch after it."""
+    """A node with three devices beneath a cloud with another node: keys, a round, one that a device
+    gives up, one that fails, a departure, and an epoch after it."""
     stage = Stage()
     stage.add("cloud", "cloud", limits=Limits(expected=2))
     for node, count in (("node-1", 3), ("node-2", 2)):
@@ -429,11 +434,17 @@ def scene() -> Scene:
     stage.order("cloud", 2)
     stage.happen("dev-12", NoContribution(2, "no samples yet"))
     stage.run()
+    stage.idle = {"dev-11", "dev-21"}
+    stage.order("cloud", 3)
+    stage.happen("dev-21", NoContribution(3, "too hot"))
+    stage.run()
     stage.idle = set()
     stage.happen("dev-13", Withdraw("battery low"))
     stage.run()
+    stage.happen("dev-13", Begin(1))
+    stage.run()
     stage.advance(6)
-    stage.order("cloud", 3)
+    stage.order("cloud", 4)
     meant = [
         one
         for one in stage.delivered

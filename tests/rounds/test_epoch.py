@@ -23,6 +23,7 @@ from edgechoir.rounds.epoch import (
     expect,
     make_bundles,
     open_bundles,
+    places_of,
     read_join,
     read_roster,
     roster_hash,
@@ -59,7 +60,7 @@ def members(identify: IdentityOf, seal_up: Wrap) -> Members:
         name: seal_up(identities[name], 1, wire.encode(join_of(kems[name])), bytes(8), 0)
         for name in NAMES
     }
-    roster = wire.Roster(1, 1, new_kem_key(entropy).public, tuple(joins.values()))
+    roster = wire.Roster(1, 2, 0, new_kem_key(entropy).public, tuple(joins.values()))
     secrets = {me: {them: entropy(32) for them in NAMES if them != me} for me in NAMES}
     return Members(identities, kems, joins, roster, secrets)
 
@@ -156,16 +157,19 @@ def test_every_detail_of_a_roster_changes_its_hash(members: Members) -> None:
         roster_hash("alps", replace(PARENT, tier="cloud"), roster),
         roster_hash("alps", replace(PARENT, member=MemberId("node-2")), roster),
         roster_hash("alps", PARENT, replace(roster, epoch=2)),
-        roster_hash("alps", PARENT, replace(roster, first_round=2)),
+        roster_hash("alps", PARENT, replace(roster, threshold=3)),
+        roster_hash("alps", PARENT, replace(roster, keystream=1)),
         roster_hash("alps", PARENT, replace(roster, kem=members.kems["dev-1"].public)),
         roster_hash("alps", PARENT, replace(roster, joins=joins[:2])),
         roster_hash("alps", PARENT, replace(roster, joins=joins[::-1])),
     }
-    assert len(hashes) == 9
+    assert len(hashes) == 10
 
 
 def test_every_field_of_a_plan_changes_the_context_of_its_round() -> None:
-    plan = wire.Plan(1, 2, bytes(32), ("a", "b"), 3, bytes(32), 4, 5, 1.5, 6, 7, 8, 0.5, 9, 10.0)
+    plan = wire.Plan(
+        1, 2, 3, bytes(32), 2, 16, ("a", "b"), 3, bytes(32), 4, 5, 1.5, 6, 7, 8, 0.5, 9, 10.0
+    )
     changes: dict[str, object] = {
         "roster": b"r" * 32,
         "model_hash": b"m" * 32,
@@ -202,9 +206,8 @@ class Reader:
             self.members.secrets["dev-1"],
             self.entries,
             delivery,
-            7,
         )
-        assert all(chain.round == 7 for chain in chains.values())
+        assert all(chain.turn == 1 for chain in chains.values())
         return {them: chain.key for them, chain in chains.items()}, errors
 
     def box_of(self, sender: str, reader: str = "dev-1", roster: bytes | None = None) -> bytes:
@@ -239,7 +242,6 @@ def test_bundles_give_both_ends_the_same_chain(reader: Reader) -> None:
         reader.members.secrets["dev-2"],
         reader.entries,
         wire.Delivery(1, reader.roster, (("dev-1", reader.box_of("dev-1", "dev-2")),)),
-        7,
     )
     assert there["dev-1"].key == chains["dev-2"]
 
@@ -326,3 +328,8 @@ def test_a_message_in_the_place_of_another_is_our_own_error() -> None:
     assert expect(leave, wire.Leave) is leave
     with pytest.raises(LocalError, match="a Leave stands in the place of a Join"):
         expect(leave, wire.Join)
+
+
+def test_places_follow_the_names_from_one_however_they_are_listed() -> None:
+    """Both ends of a share must count alike, and nobody may stand at 0, where the secret is."""
+    assert places_of(["dev-2", "dev-10", "dev-1"]) == {"dev-1": 1, "dev-10": 2, "dev-2": 3}

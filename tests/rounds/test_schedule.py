@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from edgechoir import wire
-from edgechoir.learning.fixed_point import Encoding, Figures
+from edgechoir.learning.fixed_point import Figures
+from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import Membership, Order, RoundDone, RoundFailed, Tick
 from edgechoir.rounds.schedule import (
     MAX_BACKOFF_S,
@@ -29,6 +30,14 @@ from edgechoir.rounds.schedule import (
 D = 6
 KEYED = Membership(1, ("dev-1", "dev-2"), 2, 0)
 T = TypeVar("T", bound=Did)
+
+
+def plan_of(order: Order) -> wire.Plan:
+    """A turn that carries an order out with two devices."""
+    fields = {name: getattr(order, name) for name in Order.__slots__}
+    return wire.Plan(
+        epoch=1, turn=1, roster=bytes(32), min_survivors=2, cohort=("dev-1", "dev-2"), **fields
+    )
 
 
 class Run:
@@ -59,13 +68,12 @@ class Run:
     ) -> list[Did]:
         """The running round gives a sum."""
         order = self.order
-        fields = {name: getattr(order, name) for name in Order.__slots__}
-        plan = wire.Plan(epoch=1, roster=bytes(32), cohort=("dev-1", "dev-2"), **fields)
-        encoding = Encoding(order.dimension, order.devices, order.clip, order.max_samples)
+        plan = plan_of(order)
+        encoding = encoding_of(plan)
         half = held_out // 2
         figures = Figures(half, round(half * accuracy), half * loss)
         vector = encoding.encode(np.full(D, delta, np.float32), 10, figures, np.zeros(D, np.uint32))
-        return self.happen(RoundDone(plan, vector + vector))
+        return self.happen(RoundDone(plan, plan.cohort, vector + vector))
 
     def fail(self, reason: str = "dev-1 was lost") -> list[Did]:
         return self.happen(RoundFailed(self.order.round, reason))
@@ -97,13 +105,21 @@ def test_no_round_is_ordered_before_somebody_is_keyed() -> None:
 
 def test_an_order_carries_the_course() -> None:
     course = Course(
-        deadline=9.0, epochs=3, batch_size=7, learning_rate=0.3, clip=0.7, max_samples=55, seed=1000
+        deadline=9.0,
+        epochs=3,
+        batch_size=7,
+        learning_rate=0.3,
+        clip=0.7,
+        max_samples=55,
+        bits=16,
+        seed=1000,
     )
     run = Run(course)
     run.happen(KEYED)
     order = run.order
     assert (order.deadline, order.epochs, order.batch_size) == (9.0, 3, 7)
     assert (order.learning_rate, order.clip, order.max_samples) == (0.3, 0.7, 55)
+    assert order.bits == 16
     assert order.seed == 1001
     run.finish()
     assert run.order.seed == 1002
@@ -296,10 +312,8 @@ def test_a_model_that_is_not_finite_is_never_published(bad: float) -> None:
 def test_a_sum_that_cannot_be_one_fails_the_round() -> None:
     run = Run()
     run.happen(KEYED)
-    order = run.order
-    fields = {name: getattr(order, name) for name in Order.__slots__}
-    plan = wire.Plan(epoch=1, roster=bytes(32), cohort=("dev-1", "dev-2"), **fields)
-    (result,) = run.happen(RoundDone(plan, np.zeros(D + 6, np.uint32)))
+    plan = plan_of(run.order)
+    (result,) = run.happen(RoundDone(plan, plan.cohort, np.zeros(D + 6, np.uint32)))
     assert isinstance(result, Result)
     assert result.reason == "the sum counts 0 devices, expected 1 to 2"
     assert len(run.wait(1)) == 1
@@ -312,3 +326,39 @@ def test_a_restarted_root_goes_on_where_it_was() -> None:
     run.finish()
     run.finish()
     assert run.of(Finished) == [Finished("5 rounds done")]
+
+
+def test_a_sum_in_the_narrow_ring_becomes_the_next_version_too() -> None:
+    run = Run(Course(bits=16, max_samples=10))
+    run.happen(KEYED)
+    result, publish, _ = run.finish(accuracy=0.5, delta=0.1)
+    assert isinstance(result, Result)
+    assert result.total is not None
+    assert (result.total.devices, result.total.samples, result.total.accuracy) == (2, 20, 0.5)
+    assert isinstance(publish, Publish)
+    assert np.allclose(publish.weights, 0.1, atol=1e-4)
+
+
+# ---- clocks that are set
+
+
+def test_a_pause_does_not_wait_for_a_clock_that_was_set_back() -> None:
+    """An hour back, in the middle of a pause of a second."""
+    run = Run()
+    run.happen(KEYED)
+    run.fail()
+    run.now -= 3600
+    assert [type(one) for one in run.happen(Tick())] == [Order]
+
+
+def test_a_round_takes_no_less_than_no_time_when_the_clock_is_set_back() -> None:
+    run = Run()
+    run.happen(KEYED)
+    run.now -= 3600
+    result, *_ = run.finish()
+    assert isinstance(result, Result)
+    assert result.seconds == 0
+    run.now -= 3600
+    (result,) = run.fail()
+    assert isinstance(result, Result)
+    assert result.seconds == 0
