@@ -4,16 +4,39 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgechoir.errors import BadUpdate, LocalError
-from edgechoir.learning.fixed_point import BLOCK, HALF, TAIL, Encoding, Figures, Total
+from edgechoir.learning.fixed_point import (
+    BLOCK,
+    FIGURE_BITS,
+    MAX_DEVICES,
+    TAIL,
+    WIDTHS,
+    Encoding,
+    Figures,
+    Total,
+)
 from edgechoir.types import Floats, Ring
 
-INT32: Final = np.iinfo(np.int32)
 HIGHEST_NOISE: Final = 2**32 - 1
+HALF: Final = {16: 2**15, 32: 2**31}
+"""Sums of magnitude below this do not wrap."""
+
+
+def most_devices(bits: int, max_samples: int) -> int:
+    """The largest tree whose devices may weigh so much in this ring."""
+    if bits == 32:
+        return min((HALF[32] - 1) // max_samples, MAX_DEVICES)
+    return (HALF[16] - 1) // 2
+
+
+def signed(vector: Ring) -> npt.NDArray[np.int64]:
+    """Ring elements as the whole numbers they stand for."""
+    return vector.view(f"i{vector.itemsize}").astype(np.int64)
 
 
 def noise_of(n: int, seed: int = 0) -> Ring:
@@ -26,7 +49,7 @@ def constant_noise(n: int, value: int) -> Ring:
 
 def add(vectors: list[Ring]) -> Ring:
     """The sum in the ring, wrapping, as masked vectors are added."""
-    out = np.zeros(len(vectors[0]), np.uint32)
+    out = np.zeros_like(vectors[0])
     for vector in vectors:
         out += vector
     return out
@@ -44,10 +67,11 @@ class Cohort:
 @st.composite
 def cohorts(draw: st.DrawFn) -> Cohort:
     """As many devices as the plan is for, or fewer; updates within the clip and beyond it."""
-    devices = draw(st.integers(1, 1000))
-    clip = draw(st.floats(1e-6, 100))
+    bits = draw(st.sampled_from(WIDTHS))
     max_samples = draw(st.integers(1, 50_000))
-    encoding = Encoding(draw(st.integers(1, 20)), devices, clip, max_samples)
+    devices = draw(st.integers(1, min(most_devices(bits, max_samples), 1000)))
+    clip = draw(st.floats(1e-6, 100))
+    encoding = Encoding(draw(st.integers(1, 20)), devices, clip, max_samples, bits)
     present = draw(st.integers(1, min(devices, 40)))
     numbers = np.random.default_rng(draw(st.integers(0, 2**32)))
     spread = draw(st.sampled_from([1e-4, 0.3, 1.0, 5.0]))
@@ -93,40 +117,70 @@ def test_clipped_coordinates_are_counted(cohort: Cohort) -> None:
     assert total.clipped_share == beyond / cohort.deltas.size
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=200)
 @given(
-    devices=st.one_of(st.integers(1, 300), st.integers(1, HALF // 2 - 1)),
+    data=st.data(),
+    bits=st.sampled_from(WIDTHS),
     clip=st.floats(1e-20, 1e20),
     sign=st.sampled_from([1.0, -1.0]),
     noise=st.sampled_from([0, HIGHEST_NOISE]),
     beyond=st.sampled_from([1.0, 10.0]),
 )
 def test_no_sum_of_the_worst_updates_overflows(
-    devices: int, clip: float, sign: float, noise: int, beyond: float
+    data: st.DataObject, bits: int, clip: float, sign: float, noise: int, beyond: float
 ) -> None:
     """All devices of the tree send the largest update there is, with the most samples, rounded
     away from zero."""
-    encoding = Encoding(3, devices, clip, min(1000, (HALF - 1) // devices))
+    most = most_devices(bits, 2)
+    devices = data.draw(st.one_of(st.integers(1, min(300, most)), st.integers(1, most)))
+    max_samples = min(1000, Encoding(3, devices, clip, 1, bits).most)
+    encoding = Encoding(3, devices, clip, max_samples, bits)
     delta = np.full(3, sign * clip * beyond, np.float32)
     worst = Figures(2**40, 2**40, 1e30)
     vector = encoding.encode(delta, 10**9, worst, constant_noise(3, noise))
-    values = vector.view(np.int32).astype(object) * devices
-    assert all(INT32.min < value <= INT32.max for value in values)
-    assert (vector[3:].view(np.int32) >= 0).all()
+    assert all(abs(int(value)) * devices < HALF[bits] for value in signed(vector))
+    assert (signed(vector)[3:] >= 0).all()
     encoding.within(vector, 1)
 
 
-def test_every_device_of_the_largest_tree_fits() -> None:
-    devices = (HALF - 1) // 2
-    assert Encoding(1, devices, 1.0, 2).share == 2
-    with pytest.raises(BadUpdate, match="overflow a 32-bit ring"):
-        Encoding(1, devices + 1, 1.0, 1)
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_every_device_of_the_largest_tree_fits(bits: int) -> None:
+    devices = (HALF[bits] - 1) // 2
+    assert Encoding(1, devices, 1.0, 2, bits).share == 2
+    with pytest.raises(BadUpdate, match=f"overflow a {bits}-bit ring"):
+        Encoding(1, devices + 1, 1.0, 1, bits)
+    assert (HALF[32] - 1) // 2 == MAX_DEVICES
 
 
 def test_more_samples_than_a_share_holds_are_refused() -> None:
-    assert Encoding(1, 1000, 1.0, (HALF - 1) // 1000).share == (HALF - 1) // 1000
+    assert Encoding(1, 1000, 1.0, (HALF[32] - 1) // 1000).share == (HALF[32] - 1) // 1000
     with pytest.raises(BadUpdate, match="1000 devices of up to 2147484 samples overflow"):
-        Encoding(1, 1000, 1.0, (HALF - 1) // 1000 + 1)
+        Encoding(1, 1000, 1.0, (HALF[32] - 1) // 1000 + 1)
+
+
+@pytest.mark.parametrize("bits", [-1, 0, 1, 8, 15, 24, 31, 33, 64, 255])
+def test_a_ring_of_another_width_is_refused(bits: int) -> None:
+    with pytest.raises(BadUpdate, match=f"a ring of {bits} bits"):
+        Encoding(1, 2, 1.0, 1, bits)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 10, 100, 1000, 5000, 16383])
+def test_a_narrow_ring_cuts_figures_into_limbs_that_fit_a_share(devices: int) -> None:
+    encoding = Encoding(5, devices, 1.0, 1, 16)
+    assert encoding.most >= 2**FIGURE_BITS - 1
+    assert encoding.length == 5 + len(TAIL) * encoding.limbs
+    zeros = np.zeros(5, np.float32)
+    full = Figures(2**FIGURE_BITS - 1, 2**FIGURE_BITS - 1, 0.0)
+    vector = encoding.encode(zeros, 1, full, constant_noise(5, 0))
+    assert vector.dtype == np.uint16
+    assert int(signed(vector).max()) <= encoding.share
+    assert int(signed(vector).min()) >= 0
+    total = vector.copy()
+    for _ in range(min(devices, 50) - 1):
+        total += vector
+    decoded_ = encoding.decode(total)
+    assert decoded_.held_out == min(devices, 50) * (2**FIGURE_BITS - 1)
+    assert decoded_.accuracy == 1.0
 
 
 @pytest.mark.parametrize("value", [0.3, -0.3, 0.001, -0.999, 0.5])
@@ -136,7 +190,7 @@ def test_stochastic_rounding_is_unbiased(value: float) -> None:
     encoding = Encoding(d, 1, 2.0**31, 1)  # about one step per unit
     exact = value * encoding.scale
     vector = encoding.encode(np.full(d, value, np.float32), 1, Figures(), noise_of(d, 7))
-    rounded = vector[:d].view(np.int32)
+    rounded = signed(vector)[:d]
     below = np.floor(exact)
     assert set(rounded.tolist()) <= {int(below), int(below) + 1}
     p = exact - below
@@ -153,16 +207,17 @@ def test_the_errors_of_many_devices_cancel() -> None:
     assert np.allclose(mean, small, rtol=0.35)
 
 
+@pytest.mark.parametrize("bits", WIDTHS)
 @pytest.mark.parametrize("d", [1, BLOCK - 1, BLOCK, BLOCK + 1])
-def test_blocks_leave_no_seam(d: int) -> None:
-    encoding = Encoding(d, 3, 0.5, 100)
+def test_blocks_leave_no_seam(d: int, bits: int) -> None:
+    encoding = Encoding(d, 3, 0.5, 100, bits)
     delta = np.random.default_rng(3).normal(0, 0.4, d).astype(np.float32)
     noise = noise_of(d, 5)
     step = encoding.scale * 40 / 100
     once = np.floor(np.clip(delta.astype(np.float64), -0.5, 0.5) * step + noise / 2.0**32)
     vector = encoding.encode(delta, 40, Figures(), noise)
-    assert np.array_equal(vector[:d].view(np.int32), once.astype(np.int32))
-    assert len(vector) == encoding.length == d + len(TAIL)
+    assert np.array_equal(signed(vector)[:d], once.astype(np.int64))
+    assert len(vector) == encoding.length == d + len(TAIL) * encoding.limbs
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -206,11 +261,18 @@ def test_a_clip_outside_the_range_of_float32_is_refused(clip: float) -> None:
 
 
 @settings(deadline=None)
-@given(seed=st.integers(0, 2**32), devices=st.integers(1, 1000), d=st.integers(1, 10))
-def test_random_sums_are_refused(seed: int, devices: int, d: int) -> None:
-    """What is left when the masks do not cancel."""
-    encoding = Encoding(d, devices, 1.0, 1000)
-    noise = np.random.default_rng(seed).integers(0, 2**32, encoding.length, np.uint32)
+@given(
+    seed=st.integers(0, 2**32),
+    devices=st.integers(1, 1000),
+    d=st.integers(1, 10),
+    bits=st.sampled_from(WIDTHS),
+)
+def test_random_sums_are_refused(seed: int, devices: int, d: int, bits: int) -> None:
+    """What is left when the masks do not come off."""
+    encoding = Encoding(d, devices, 1.0, 1000, bits)
+    noise: Ring = np.random.default_rng(seed).integers(
+        0, 2**bits - 1, encoding.length, encoding.dtype, endpoint=True
+    )
     with pytest.raises(BadUpdate, match="the sum"):
         encoding.decode(noise)
 
@@ -243,8 +305,16 @@ def test_a_sum_of_another_length_is_refused(length: int) -> None:
     encoding = Encoding(4, 10, 1.0, 100)
     with pytest.raises(BadUpdate, match=r"expected \(10,\)"):
         encoding.decode(np.zeros(length, np.uint32))
-    with pytest.raises(BadUpdate, match=r"expected \(10,\)"):
+    with pytest.raises(BadUpdate, match=r"expected uint32 \(10,\)"):
         encoding.within(np.zeros(length, np.uint32), 1)
+
+
+def test_a_vector_of_the_other_ring_is_refused() -> None:
+    with pytest.raises(BadUpdate, match="vector is uint16"):
+        Encoding(4, 10, 1.0, 100, 32).within(np.zeros(10, np.uint16), 1)
+    narrow = Encoding(4, 10, 1.0, 100, 16)
+    with pytest.raises(BadUpdate, match="vector is uint32"):
+        narrow.within(np.zeros(narrow.length, np.uint32), 1)
 
 
 def decoded(encoding: Encoding, figures: list[Figures]) -> Total:
@@ -253,9 +323,10 @@ def decoded(encoding: Encoding, figures: list[Figures]) -> Total:
     return encoding.decode(add([encoding.encode(zeros, 5, one, noise) for one in figures]))
 
 
-def test_accuracy_and_loss_are_means_over_all_hold_out_rows() -> None:
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_accuracy_and_loss_are_means_over_all_hold_out_rows(bits: int) -> None:
     figures = [Figures(10, 9, 1.5), Figures(30, 12, 60.25), Figures()]
-    total = decoded(Encoding(2, 3, 1.0, 100), figures)
+    total = decoded(Encoding(2, 3, 1.0, 100, bits), figures)
     assert total.held_out == 40
     assert total.accuracy == 21 / 40
     assert total.loss == pytest.approx(61.75 / 40, abs=1e-3)
@@ -268,9 +339,10 @@ def test_without_a_hold_out_there_is_no_accuracy_and_no_loss() -> None:
     assert total.loss is None
 
 
+@pytest.mark.parametrize("bits", WIDTHS)
 @pytest.mark.parametrize("devices", [1, 1000, 10_000])
-def test_figures_too_large_for_a_share_keep_their_means(devices: int) -> None:
-    total = decoded(Encoding(2, devices, 1.0, 100), [Figures(50_000, 40_000, 115_000.0)])
+def test_figures_too_large_for_a_share_keep_their_means(devices: int, bits: int) -> None:
+    total = decoded(Encoding(2, devices, 1.0, 100, bits), [Figures(50_000, 40_000, 115_000.0)])
     assert total.accuracy == pytest.approx(0.8, rel=0.02)
     assert total.loss == pytest.approx(2.3, rel=0.02)
 
@@ -278,20 +350,23 @@ def test_figures_too_large_for_a_share_keep_their_means(devices: int) -> None:
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), 1e300])
 def test_a_loss_that_is_not_finite_never_looks_small(loss: float) -> None:
     """A model that has diverged must not read as one that has been learnt."""
-    total = decoded(Encoding(2, 4, 1.0, 100), [Figures(100, 10, loss), Figures(100, 90, 20.0)])
-    assert total.loss is not None
-    assert total.loss > 1000
+    for bits in WIDTHS:
+        figures = [Figures(100, 10, loss), Figures(100, 90, 20.0)]
+        total = decoded(Encoding(2, 4, 1.0, 100, bits), figures)
+        assert total.loss is not None
+        assert total.loss > 10 * 0.2
 
 
-def test_a_vector_within_its_devices_bound_passes_and_one_beyond_does_not() -> None:
-    encoding = Encoding(2, 10, 1.0, 100)
-    vector = np.zeros(encoding.length, np.uint32)
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_a_vector_within_its_devices_bound_passes_and_one_beyond_does_not(bits: int) -> None:
+    encoding = Encoding(2, 10, 1.0, 100, bits)
+    vector: Ring = np.zeros(encoding.length, encoding.dtype)
     for devices in (1, 3, 10):
         for bound in (devices * encoding.share, -devices * encoding.share):
-            vector[1] = bound % 2**32
+            vector[1] = bound % 2**bits
             encoding.within(vector, devices)
-            vector[1] = (bound + (1 if bound > 0 else -1)) % 2**32
+            vector[1] = (bound + (1 if bound > 0 else -1)) % 2**bits
             with pytest.raises(BadUpdate, match=f"what {devices} devices may add up to"):
                 encoding.within(vector, devices)
     with pytest.raises(BadUpdate, match="what 11 devices"):
-        encoding.within(np.zeros(encoding.length, np.uint32), 11)
+        encoding.within(np.zeros_like(vector), 11)
