@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -67,9 +68,18 @@ def seats(directory: Path) -> list[Seat]:
 
 
 def lay_out(
-    directory: Path, bundle: Path, parts: list[Rows], rounds: int, port: int, protocol: str
+    directory: Path,
+    members: Sequence[Seat],
+    bundle: Path,
+    parts: Sequence[Rows],
+    rounds: int,
+    port: int,
+    protocol: str,
 ) -> BrokerFiles:
-    """Write everything; returns the broker's folder."""
+    """Write what a tree of these members needs, and give each device its part of the data.
+
+    Returns the broker's folder.
+    """
     now = time.time()
     authority = directory / "ca"
     init_authority(authority, FEDERATION, now, DAYS, os.urandom, None)
@@ -77,7 +87,7 @@ def lay_out(
     ca = (authority / "ca.crt").read_bytes()
     policy = write_policy(authority, POLICY, None).read_bytes()
     devices = iter(parts)
-    for seat in seats(directory):
+    for seat in members:
         identity = seat.directory / "identity"
         request = make_request(identity, FEDERATION, seat.member, seat.tier, os.urandom)
         issued = sign_request(
@@ -85,7 +95,7 @@ def lay_out(
         )
         install_certificate(identity, issued.pem, ca, now)
         pin_policy(identity, policy, load_member(identity, now).root)
-        values = _values(seat, directory, bundle, rounds, port, protocol)
+        values = _values(seat, members, directory, bundle, rounds, port, protocol)
         if seat.tier == "device":
             part = next(devices)
             np.savez(seat.directory / "samples.npz", x=part.x, y=part.y)
@@ -94,7 +104,13 @@ def lay_out(
 
 
 def _values(
-    seat: Seat, directory: Path, bundle: Path, rounds: int, port: int, protocol: str
+    seat: Seat,
+    members: Sequence[Seat],
+    directory: Path,
+    bundle: Path,
+    rounds: int,
+    port: int,
+    protocol: str,
 ) -> dict[str, object]:
     """What differs from the defaults in a member's configuration."""
     values: dict[str, object] = {
@@ -104,7 +120,8 @@ def _values(
     }
     if seat.parent is not None:
         values["parent"] = seat.parent
-    children = sum(other.parent == seat.member for other in seats(directory))
+        values["parent_tier"] = next(m.tier for m in members if m.member == seat.parent)
+    children = sum(other.parent == seat.member for other in members)
     if children:
         values["rounds"] = {"expected_members": children, "join_wait_s": 15.0}
     match seat.tier:

@@ -48,6 +48,12 @@ class Processes:
         """Start a member."""
         await self.start(seat.member, seat.log, seat.tier, str(seat.config))
 
+    async def wait(self, name: str) -> None:
+        """Wait for a command to do its work. Raises OperatorError when it fails."""
+        status = await self._running[name].wait()
+        if status:
+            raise OperatorError(f"{name} failed ({status}):\n{tail(self._logs[name])}")
+
     async def ended(self) -> None:
         """Return never; raises OperatorError when one ends that should not."""
         waits = {

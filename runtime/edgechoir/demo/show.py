@@ -1,7 +1,6 @@
 """The demo from start to end."""
 
 import asyncio
-import importlib.resources
 import json
 import shutil
 import socket
@@ -60,9 +59,8 @@ async def show(options: Options, outcome: dict[str, Any]) -> None:
     parts, test = shared_out(digits(), DEVICES, options.seed)
     port = options.port or _free_port()
     mosquitto = find_mosquitto() is not None and options.broker != "python"
-    files = lay_out(
-        directory, bundle, parts, options.rounds, port, "auto" if mosquitto else "3.1.1"
-    )
+    protocol = "auto" if mosquitto else "3.1.1"
+    files = lay_out(directory, seats(directory), bundle, parts, options.rounds, port, protocol)
     options.tell(
         f"fleet in {directory}: 1 cloud, {EDGE_CLOUDS} edge clouds, {NODES} nodes, {DEVICES} "
         f"devices with {min(len(p.y) for p in parts)} to {max(len(p.y) for p in parts)} digits each"
@@ -164,14 +162,11 @@ async def _until_listening(host: str, port: int) -> None:
 
 
 def bundle_path() -> Path:
-    """The digits model's bundle: of the checkout, or of the installed package."""
-    checkout = Path(__file__).parents[3] / "models" / "digits" / "bundle"
-    if checkout.is_dir():
-        return checkout
-    installed = importlib.resources.files("edgechoir") / "models" / "digits" / "bundle"
-    if not installed.is_dir():
-        raise OperatorError("the digits model's bundle is missing from this installation")
-    return Path(str(installed))
+    """The digits model's bundle. Raises OperatorError outside of a checkout."""
+    bundle = Path(__file__).parents[3] / "models" / "digits" / "bundle"
+    if not bundle.is_dir():
+        raise OperatorError(f"the demo runs from a checkout: there is no {bundle}")
+    return bundle
 
 
 def _line(metrics: Metrics, count: int, rounds: int) -> str:

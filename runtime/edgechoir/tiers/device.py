@@ -83,9 +83,7 @@ class Device:
             self.predictor,
             [CallbackSink("publish", self._publish)] if config.predictions.publish else [],
             self._store,
-            check=Check(
-                bundle.manifest.input_shape, config.sensor.check.min, config.sensor.check.max
-            ),
+            check=_check_of(config, bundle),
         )
         self._trains = config.training.enabled and available()
         self._trainer = (
@@ -299,7 +297,6 @@ class Device:
                 "provider": answers.provider,
                 "swaps": answers.swaps,
             },
-            "samples": len(self._samples),
             "training": {
                 "available": self._trains,
                 **self._training(),
@@ -316,3 +313,11 @@ class Device:
             "fits": stats.fits,
             "seconds": round(stats.fit_seconds, 4),
         }
+
+
+def _check_of(config: DeviceConfig, bundle: Bundle) -> Check:
+    """The sensor's declaration. Operators may change the shape, so only without them must a raw
+    sample have the model's; the model refuses a wrong one in any case."""
+    check = config.sensor.check
+    shape = None if config.pipeline else bundle.manifest.input_shape
+    return Check(shape, check.min, check.max, check.missing, check.fill)

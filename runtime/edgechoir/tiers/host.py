@@ -321,7 +321,7 @@ class Host:
         if instance == self.place.instance:
             if status.state is MemberState.LOST:
                 # The broker had lost us and said so: to the parent we are gone.
-                log.info("back after the connection was lost")
+                log.info("the broker has reported this process as lost; joining anew")
                 self.rejoin()
                 self.changed()
             return
