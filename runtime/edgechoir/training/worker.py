@@ -11,6 +11,7 @@ result, or {"error": ...}. Standard error is for people.
 import argparse
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import resource
@@ -86,6 +87,7 @@ def main() -> int:
     channel = Channel(os.dup(0), os.dup(1))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
+    gc.disable()  # importing torch makes 250,000 objects and little garbage
     try:
         bundle = load_bundle(options.bundle)
         fitting = _import_torch()
@@ -96,6 +98,8 @@ def main() -> int:
     except MemoryError:
         channel.send(Frame({"error": _out_of_memory(options.memory_limit_mb)}, {}))
         return 1
+    gc.freeze()
+    gc.enable()
     channel.send(Frame({"ready": True}, {}))
     with contextlib.suppress(BrokenPipeError):  # the parent is gone, and nobody is left to tell
         while (frame := channel.receive(options.idle_timeout)) is not None:
