@@ -11,7 +11,7 @@ from typing import Final
 
 from bench.figures import Figure, table
 
-NAMES: Final = ("inference", "pipeline", "transport", "startup", "memory", "rounds")
+NAMES: Final = ("inference", "pipeline", "transport", "startup", "memory", "exact", "rounds")
 
 
 def main() -> int:
