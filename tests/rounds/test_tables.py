@@ -17,6 +17,7 @@ from edgechoir.rounds.events import (
     Contribution,
     Event,
     Gone,
+    MaskReady,
     ModelHeld,
     NoContribution,
     Order,
@@ -28,9 +29,26 @@ from edgechoir.rounds.events import (
 if TYPE_CHECKING:
     from tests.rounds.conftest import OrderOf, Stage
 
-FROM_PARENT: Final = (wire.Roster, wire.Delivery, wire.Plan, wire.Abort)
-FROM_CHILD: Final = (wire.Join, wire.Bundles, wire.Upload, wire.Abort, wire.Leave)
-TO_PARTICIPANT: Final = (Begin, Withdraw, ModelHeld, Contribution, NoContribution, Tick)
+FROM_PARENT: Final = (wire.Roster, wire.Delivery, wire.Call, wire.Reveal, wire.Abort)
+FROM_CHILD: Final = (
+    wire.Join,
+    wire.Bundles,
+    wire.Prepare,
+    wire.Upload,
+    wire.Consent,
+    wire.Answer,
+    wire.Abort,
+    wire.Leave,
+)
+TO_PARTICIPANT: Final = (
+    Begin,
+    Withdraw,
+    ModelHeld,
+    Contribution,
+    NoContribution,
+    MaskReady,
+    Tick,
+)
 TO_AGGREGATOR: Final = (Order, Cancel, Gone, Tick)
 Up, Down = participant.Phase, aggregator.Phase
 
@@ -38,12 +56,16 @@ MESSAGES: Final[dict[type, wire.Message]] = {
     type(message): message
     for message in (
         wire.Join("cloud", bytes(1216), 1, 0, 0, 0),
-        wire.Roster(9, 9, bytes(1216), ()),
+        wire.Roster(9, 0, 0, bytes(1216), ()),
         wire.Bundles(1, bytes(32), ()),
         wire.Delivery(1, bytes(32), ()),
-        wire.Plan(1, 9, bytes(32), (), 0, bytes(32), 1, 1, 1.0, 1, 1, 1, 1.0, 1, 1.0),
-        wire.Upload(1, 9, bytes(32), b""),
-        wire.Abort(9, "?"),
+        wire.Call(b"", ()),
+        wire.Prepare(1, 9, (), b"", bytes(32), bytes(32)),
+        wire.Upload(1, 9, bytes(32), bytes(64), b""),
+        wire.Reveal(1, 9, bytes(32), (), (), ()),
+        wire.Consent(1, 9, bytes(32), bytes(64)),
+        wire.Answer(1, 9, bytes(32), b""),
+        wire.Abort(1, 9, "?"),
         wire.Leave("?"),
         wire.Model(1, 1, bytes(32), b"", 0, 0, 0),
     )
@@ -71,7 +93,11 @@ def test_a_participant_has_no_place_for_these() -> None:
         for what in (*FROM_PARENT, *TO_PARTICIPANT)
         if (phase, what) not in participant.MOVES
     }
-    assert missing == {(phase, wire.Delivery) for phase in Up if phase is not Up.KEYING}
+    assert missing == {
+        *((phase, wire.Delivery) for phase in Up if phase is not Up.KEYING),
+        (Up.IDLE, wire.Call),
+        (Up.OUT, wire.Call),
+    }
 
 
 def test_an_aggregator_has_no_place_for_these() -> None:
@@ -81,10 +107,12 @@ def test_an_aggregator_has_no_place_for_these() -> None:
         for what in (*FROM_CHILD, *TO_AGGREGATOR)
         if (phase, what) not in aggregator.MOVES
     }
+    uploading = (Down.COLLECTING, Down.UNMASKING)
     assert missing == {
-        *((phase, wire.Upload) for phase in Down if phase is not Down.COLLECTING),
+        *((phase, wire.Upload) for phase in Down if phase not in uploading),
         *((phase, wire.Bundles) for phase in Down if phase is not Down.KEYING),
-        (Down.COLLECTING, Order),
+        *((phase, wire.Prepare) for phase in (Down.GATHERING, Down.KEYING)),
+        *((phase, Order) for phase in uploading),
     }
 
 
@@ -101,6 +129,7 @@ def events_of(stage: Stage, order: OrderOf, sender: str) -> dict[type, Event]:
         ModelHeld(9, bytes(32)),
         Contribution(9, np.zeros(1, np.uint32)),
         NoContribution(9, "?"),
+        MaskReady(9, np.zeros(1, np.uint32)),
         Tick(),
         order(9),
         Cancel(9, "?"),
