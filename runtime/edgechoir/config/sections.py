@@ -96,6 +96,11 @@ class Rounds(Section):
         le=3600,
         description="Seconds to wait for more members before a cohort forms.",
     )
+    keystream: Literal["auto", "aes-256-ctr", "chacha20"] = Field(
+        default="auto",
+        description="The cipher that expands the masks. auto: AES if this processor has "
+        "instructions for it; where the members' have none, chacha20 is several times faster.",
+    )
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:

@@ -7,6 +7,7 @@ with the leaves that these left in escrow.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -15,6 +16,9 @@ from edgechoir.errors import LocalError
 from edgechoir.secagg.chains import pad_seed
 from edgechoir.secagg.pads import BLOCK_BYTES, Keystream, Pads, SignedSeed
 from edgechoir.types import Ring
+
+SUM_BYTES: Final = 32 * 1024
+"""Of a block that only two vectors go into."""
 
 
 def mask_seeds(
@@ -44,7 +48,7 @@ def masked_blocks(
     The mask is `mask` [d] or, where that was not made ahead, comes from the seeds. Each block is
     good until the next one is asked for, so that no whole masked vector need ever be in memory.
     """
-    size = BLOCK_BYTES // vector.itemsize
+    size = (BLOCK_BYTES if mask is None else SUM_BYTES) // vector.itemsize
     pads = Pads(seeds, keystream) if mask is None else None
     room: Ring = np.empty(size, vector.dtype)
     for start in range(0, len(vector), size):

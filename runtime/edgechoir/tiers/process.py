@@ -29,6 +29,7 @@ from edgechoir.rounds.joint import Joint
 from edgechoir.rounds.participant import Participant
 from edgechoir.store.journal import RoundJournal
 from edgechoir.tiers.host import MAX_BLOB, Host, Place, base_status, new_instance
+from edgechoir.tiers.processor import keystream_of, processor_features
 from edgechoir.transport.link import Link, Will
 from edgechoir.transport.mqtt import MqttLink, MqttSettings, TlsFiles
 from edgechoir.transport.topics import topic
@@ -107,6 +108,7 @@ def _joint(config: TierConfig, member: Member, place: Place, journal: RoundJourn
             place.me,
             Verifier(member.root, config.federation, MAX_BLOB),
             limits,
+            keystream_of(rounds.keystream, processor_features()),
         )
         down = Aggregator(us, last_round=last_round)
     return Joint(up, down)
