@@ -1,8 +1,8 @@
 """Secure aggregation against what the machine can do at best, and against Flower's SecAgg+.
 
-The limit is the raw AES-256-CTR keystream of as many bytes as the pads have, OpenSSL's own, plus one
-pass over memory for each vector; one thread, as all here. Flower gets an environment of its own in
-the user's cache, so that it is measured in the same run and in turn.
+The limit is OpenSSL's raw AES-256-CTR keystream of as many bytes as the pads have, plus one pass
+over memory for each vector; one thread, as all here. Flower gets an environment of its own in the
+user's cache, so that it is measured in the same run and in turn.
 """
 
 import gc
@@ -203,7 +203,7 @@ def flower() -> Iterator[Flower | None]:
     try:
         if not (home / "ready").exists():
             venv.create(home, clear=True, with_pip=True)
-            install = [python, "-m", "pip", "install", "--quiet", FLOWER]
+            install = [str(python), "-m", "pip", "install", "-qqq", FLOWER]
             subprocess.run(install, check=True, timeout=INSTALL_S, stdout=subprocess.DEVNULL)
             (home / "ready").touch()
     except (OSError, subprocess.SubprocessError) as error:
