@@ -9,27 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from edgechoir import wire
+from edgechoir.codec import Codec, Many, Number, Pair, Raw, Text
 from edgechoir.errors import LocalError, RemoteError
-from edgechoir.learning.fixed_point import Encoding
+from edgechoir.learning.fixed_point import Figures
+from edgechoir.rounds.aggregator import Aggregator
+from edgechoir.rounds.cohort import open_upload
 from edgechoir.rounds.endpoint import Endpoint, Outcome, Outgoing
-from edgechoir.rounds.epoch import upload_info
+from edgechoir.rounds.epoch import answer_info, encoding_of, upload_info
 from edgechoir.rounds.events import (
     Contribution,
     Gone,
     NoContribution,
     Refused,
     RoundDone,
+    RoundFailed,
     Tick,
     Work,
 )
-from edgechoir.secagg.sealing import seal
+from edgechoir.secagg.parcel import Parcel
+from edgechoir.secagg.sealing import KemKey, seal, unseal
 
 if TYPE_CHECKING:
     from tests.rounds.conftest import Delivered, Scene, Wrap
@@ -41,33 +46,33 @@ LARGEST_TRAINED: Final = 4096
 STEPS: Final = 40
 
 
-def hostile(draw: st.DrawFn, codec: wire.Codec, value: Any) -> Any:
+def hostile(draw: st.DrawFn, codec: Codec, value: Any) -> Any:
     """Another value for a field, near the true one or at the ends of what fits."""
     match codec:
-        case wire.Number(layout, low, high) if layout == "d":
+        case Number(layout, low, high) if layout == "d":
             return draw(st.sampled_from([r for r in REALS if low <= r <= high]))
-        case wire.Number(_, low, high):
+        case Number(_, low, high):
             near = st.sampled_from([value - 1, value + 1, value + 4096, value + 4097])
             chosen = draw(st.one_of(near, st.sampled_from(NUMBERS)))
             return int(min(max(chosen, low), high))
-        case wire.Raw(_, exact):
+        case Raw(_, exact):
             length = exact if exact is not None else draw(st.sampled_from([0, 1, len(value)]))
             fill = draw(st.sampled_from([b"\0", b"\xff", b"x"]))
             kept = draw(st.integers(0, min(length, len(value))))
-            return value[:kept] + fill * (length - kept)
-        case wire.Text():
+            return bytes(value[:kept]) + fill * (length - kept)
+        case Text():
             return draw(st.sampled_from(NAMES))
-        case wire.Pair(first, second):
+        case Pair(first, second):
             return hostile(draw, first, value[0]), draw(
                 st.sampled_from([value[1], hostile(draw, second, value[1])])
             )
-        case wire.Many(each, limit):
+        case Many(each, limit):
             return hostile_list(draw, each, limit, value)
     raise AssertionError(f"no lie for {codec}")
 
 
 def hostile_list(
-    draw: st.DrawFn, each: wire.Codec, limit: int, values: tuple[Any, ...]
+    draw: st.DrawFn, each: Codec, limit: int, values: tuple[Any, ...]
 ) -> tuple[Any, ...]:
     match draw(st.sampled_from(["empty", "drop", "double", "reverse", "change", "many"])):
         case "empty":
@@ -83,8 +88,18 @@ def hostile_list(
     return tuple(hostile(draw, each, one) if draw(st.booleans()) else one for one in values)
 
 
+Told = TypeVar("Told", bound=wire.Message | wire.Inner)
+
+
 @st.composite
-def lies(draw: st.DrawFn, message: wire.Message) -> wire.Message:
+def lies(draw: st.DrawFn, message: Told) -> Told:
+    """Up to three fields are not what they were; in a Call it may be a field of its plan."""
+    if isinstance(message, wire.Call) and draw(st.booleans()):
+        plan = draw(lies(wire.decode_as(wire.Plan, message.plan)))
+        try:
+            return replace(message, plan=wire.encode(plan))
+        except LocalError:
+            return message  # not even a liar can write it down
     fields = draw(st.lists(st.sampled_from(list(message.FIELDS)), min_size=1, max_size=3))
     changes: dict[str, Any] = {}
     for name in fields:
@@ -114,18 +129,17 @@ class Afterwards:
                 case Refused(error):
                     assert isinstance(error, RemoteError)
                     assert self.endpoint.drops[error.reason]
-                case RoundDone(plan, total):
-                    Encoding(plan.dimension, plan.devices, plan.clip, plan.max_samples).decode(
-                        total
-                    )
+                case RoundDone(plan, _, total):
+                    encoding_of(plan).decode(total)
                 case _:
                     pass
 
     def answer(self, plan: wire.Plan) -> Contribution | NoContribution:
         if plan.dimension > LARGEST_TRAINED:
             return NoContribution(plan.round, "the model here has another dimension")
-        vector = np.zeros(plan.dimension + 6, np.uint32)
-        vector[plan.dimension : plan.dimension + 3] = [1, 0, 1]
+        nothing = np.zeros(plan.dimension, np.float32)
+        noise = np.zeros(plan.dimension, np.uint32)
+        vector = encoding_of(plan).encode(nothing, 1, Figures(), noise)
         return Contribution(plan.round, vector)
 
     def receive(self, data: bytes) -> None:
@@ -191,7 +205,7 @@ def test_no_lie_in_a_field_breaks_a_process(
 
 
 @settings(deadline=None, max_examples=200)
-@given(data=st.data(), kind=st.integers(0, 10), junk=st.binary(max_size=60))
+@given(data=st.data(), kind=st.integers(0, 15), junk=st.binary(max_size=60))
 def test_no_signed_junk_breaks_a_process(
     scene: Scene, seal_up: Wrap, data: st.DataObject, kind: int, junk: bytes
 ) -> None:
@@ -219,26 +233,125 @@ def test_any_message_at_any_moment_breaks_no_process(
     go_on(process, moment)
 
 
-@settings(deadline=None, max_examples=60)
-@given(seed=st.integers(0, 2**32), length=st.sampled_from([0, 4, 68, 71, 72, 76, 4096]))
-def test_no_vector_sealed_by_a_member_breaks_the_round(
-    scene: Scene, seal_up: Wrap, seed: int, length: int
-) -> None:
-    """The last upload of a round is noise: no sum comes of it, and the round has ended."""
-    moment = scene.one(wire.Upload)
-    upload = scene.stage.message(moment.letter.data)
-    assert isinstance(upload, wire.Upload)
+# ---- what only the aggregator can open
+
+
+def aggregator_at(moment: Delivered) -> tuple[Aggregator, KemKey]:
     down = moment.before.down
     assert down is not None
     assert down.kem is not None
-    info = upload_info(upload.context, moment.letter.sender)
+    return down, down.kem
+
+
+def parcel_of(kem: KemKey, contents: wire.Contents, info: bytes) -> memoryview:
+    body = wire.encode(contents)
+    parcel = Parcel(kem.public, len(body), info, lambda n: b"k" * n)
+    parcel.write(body)
+    return parcel.close()
+
+
+def last_of_a_turn(scene: Scene, kind: type[wire.Message]) -> Delivered:
+    """The last such message that a node with three devices took from one of them."""
+    moments = [m for m in scene.moments if m.letter.to == "node-1"]
+    return [m for m in moments if type(scene.stage.message(m.letter.data)) is kind][-1]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**32),
+    length=st.sampled_from([72, 72, 72, 0, 4, 68, 71, 76, 4096]),
+)
+def test_no_vector_sealed_by_a_member_breaks_the_round(
+    scene: Scene, seal_up: Wrap, seed: int, length: int
+) -> None:
+    """The last upload of a turn is noise. Of another length it is refused; else all members answer
+    honestly, no sum comes of it, and the turn has ended."""
+    moment = last_of_a_turn(scene, wire.Upload)
+    upload = scene.stage.message(moment.letter.data)
+    assert isinstance(upload, wire.Upload)
+    _, kem = aggregator_at(moment)
+    contents = open_upload(kem, upload, moment.letter.sender)
+    assert len(contents.vector) == 72
     noise = np.random.default_rng(seed).bytes(length)
-    lie = replace(upload, sealed=seal(down.kem.public, noise, info))
+    info = upload_info(upload.context, moment.letter.sender)
+    lie = replace(upload, sealed=parcel_of(kem, replace(contents, vector=noise), info))
     process = process_of(scene, moment)
     data = sign_again(scene, moment, seal_up, lie.KIND, wire.encode(lie))
     outcomes = process.endpoint.receive(data, process.now)
+    if length != 72:
+        assert process.endpoint.drops == {"bad_update": 1}
+        assert process.endpoint.joint is moment.before
+        return
+    for later in answers_to(scene, upload.context):
+        outcomes += process.endpoint.receive(later, process.now)
     assert not any(isinstance(one, RoundDone) for one in outcomes)
     assert process.endpoint.drops == {"bad_update": 1}
+    (failed,) = (one for one in outcomes if isinstance(one, RoundFailed))
+    assert failed.reason.startswith("the masks do not come off: the sum")
+
+
+def answers_to(scene: Scene, context: bytes) -> list[bytes]:
+    """The answers that were given in the true run of a turn."""
+    given_ = [m for m in scene.moments if m.letter.data[3] == wire.Answer.KIND]
+    return [m.letter.data for m in given_ if context in bytes(m.letter.data)]
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_no_lie_inside_an_upload_breaks_a_process(
+    scene: Scene, seal_up: Wrap, data: st.DataObject
+) -> None:
+    """What a member leaves for the next turn, with fields that are not what they were."""
+    uploads = [m for m in scene.moments if m.letter.data[3] == wire.Upload.KIND]
+    moment = data.draw(st.sampled_from(uploads))
+    upload = scene.stage.message(moment.letter.data)
+    assert isinstance(upload, wire.Upload)
+    _, kem = aggregator_at(moment)
+    contents = open_upload(kem, upload, moment.letter.sender)
+    prepare = data.draw(lies(wire.decode_as(wire.Prepare, contents.prepare)))
+    try:
+        contents = replace(contents, prepare=wire.encode(prepare))
+    except LocalError:
+        return
+    info = upload_info(upload.context, moment.letter.sender)
+    lie = replace(upload, sealed=parcel_of(kem, contents, info))
+    process = process_of(scene, moment)
+    give(process, sign_again(scene, moment, seal_up, lie.KIND, wire.encode(lie)))
+    go_on(process, moment)
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_no_lie_inside_an_answer_gives_another_sum(
+    scene: Scene, seal_up: Wrap, data: st.DataObject
+) -> None:
+    """Shares that are false, missing, doubled, or of somebody else: the true sum, or none."""
+    given_ = [
+        m for m in scene.moments if m.letter.data[3] == wire.Answer.KIND and m.letter.to == "node-1"
+    ]
+    moment = data.draw(st.sampled_from(given_))
+    answer = scene.stage.message(moment.letter.data)
+    assert isinstance(answer, wire.Answer)
+    _, kem = aggregator_at(moment)
+    info = answer_info(answer.context, moment.letter.sender)
+    opened = wire.decode_as(wire.Opened, unseal(kem, answer.sealed, info))
+    lie = data.draw(lies(opened))
+    try:
+        sealed = seal(kem.public, wire.encode(lie), info)
+    except LocalError:
+        return
+    process = process_of(scene, moment)
+    changed = wire.encode(replace(answer, sealed=sealed))
+    outcomes = process.endpoint.receive(
+        sign_again(scene, moment, seal_up, answer.KIND, changed), process.now
+    )
+    for later in answers_to(scene, answer.context):
+        outcomes += process.endpoint.receive(later, process.now)
+    done = [one for one in outcomes if isinstance(one, RoundDone)]
+    for one in done:
+        assert np.array_equal(one.total, scene.stage.plain_sum(one))
+    event("a sum" if done else "none")
+    go_on(process, moment)
 
 
 def test_a_scene_has_a_moment_of_every_kind_for_every_end(scene: Scene) -> None:
