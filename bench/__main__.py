@@ -11,7 +11,16 @@ from typing import Final
 
 from bench.figures import Figure, table
 
-NAMES: Final = ("inference", "pipeline", "transport", "startup", "memory", "secagg", "exact", "rounds")
+NAMES: Final = (
+    "inference",
+    "pipeline",
+    "transport",
+    "startup",
+    "memory",
+    "secagg",
+    "exact",
+    "rounds",
+)
 
 
 def main() -> int:
