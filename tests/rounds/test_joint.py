@@ -10,9 +10,10 @@ import pytest
 
 from edgechoir import wire
 from edgechoir.errors import LocalError
-from edgechoir.learning.fixed_point import Encoding
 from edgechoir.rounds import aggregator, joint, participant
 from edgechoir.rounds.aggregator import Limits
+from edgechoir.rounds.cohort import masked_vector, open_upload
+from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import (
     Begin,
     Cancel,
@@ -24,6 +25,7 @@ from edgechoir.rounds.events import (
     Tick,
 )
 from edgechoir.rounds.joint import HEADROOM, Joint
+from edgechoir.types import Ring
 
 if TYPE_CHECKING:
     from tests.rounds.conftest import Letter, OrderOf, Stage
@@ -32,17 +34,15 @@ LEAVES = ("dev-11", "dev-12", "dev-21", "dev-22")
 
 
 def test_a_tree_adds_up_all_its_devices_bit_for_bit(tree: Stage) -> None:
-    for round_ in (1, 2):
-        tree.order("cloud", round_)
+    for round_, bits in ((1, 32), (2, 16), (3, 32)):
+        tree.order("cloud", round_, bits=bits)
         done = tree.sums("cloud")[-1]
-        assert done.plan.cohort == ("node-1", "node-2")
-        plain = np.zeros(len(done.total), np.uint32)
+        assert done.survivors == done.plan.cohort == ("node-1", "node-2")
+        plain: Ring = np.zeros_like(done.total)
         for name in LEAVES:
             plain += tree.vectors[name, round_]
         assert np.array_equal(done.total, plain)
-        plan = done.plan
-        total = Encoding(plan.dimension, plan.devices, plan.clip, plan.max_samples).decode(plain)
-        assert total.devices == 4
+        assert encoding_of(done.plan).decode(plain).devices == 4
 
 
 def test_a_node_gives_its_cohorts_sum_and_nothing_less(tree: Stage) -> None:
@@ -56,8 +56,10 @@ def test_a_node_gives_its_cohorts_sum_and_nothing_less(tree: Stage) -> None:
     for letter in tree.letters(wire.Upload, to="cloud"):
         upload = tree.message(letter.data)
         assert isinstance(upload, wire.Upload)
-        masked = aggregator.open_upload(kem, upload, letter.sender, 18)
-        assert (masked != tree.sums(letter.sender)[0].total).all()
+        done = tree.sums(letter.sender)[0]
+        contents = open_upload(kem, upload, letter.sender)
+        masked = masked_vector(contents, encoding_of(done.plan), letter.sender)
+        assert (masked != done.total).all()
 
 
 def test_a_node_joins_its_parent_for_as_many_devices_as_are_beneath(tree: Stage) -> None:
@@ -71,8 +73,11 @@ def test_a_node_joins_its_parent_for_as_many_devices_as_are_beneath(tree: Stage)
 
 def test_each_tier_waits_a_little_less_than_the_one_above(tree: Stage) -> None:
     tree.order("cloud", 1, deadline=10.0)
-    plans = {letter.sender: tree.message(letter.data) for letter in tree.letters(wire.Plan)}
-    deadlines = {n: plan.deadline for n, plan in plans.items() if isinstance(plan, wire.Plan)}
+    deadlines = {}
+    for letter in tree.letters(wire.Call):
+        call = tree.message(letter.data)
+        assert isinstance(call, wire.Call)
+        deadlines[letter.sender] = wire.decode_as(wire.Plan, call.plan).deadline
     assert deadlines == {"cloud": 10.0, "node-1": 10 * HEADROOM, "node-2": 10 * HEADROOM}
 
 
@@ -81,9 +86,10 @@ def test_what_fails_below_fails_above_with_its_reason(tree: Stage) -> None:
     tree.order("cloud", 1)
     tree.happen("dev-21", NoContribution(1, "no samples yet"))
     tree.run()
-    assert tree.failures("node-2") == [(1, "dev-21: no samples yet")]
-    assert tree.failures("cloud") == [(1, "node-2: dev-21: no samples yet")]
-    assert tree.failures("node-1") == []
+    below = "1 uploads, 2 are needed: dev-21 gave up (no samples yet)"
+    assert tree.failures("node-2") == [(1, below)]
+    assert tree.failures("cloud") == [(1, f"1 uploads, 2 are needed: node-2 gave up ({below})")]
+    assert [done.plan.round for done in tree.sums("node-1")] == [1]
     tree.idle = set()
     tree.order("cloud", 2)
     assert len(tree.sums("cloud")) == 1
@@ -93,8 +99,29 @@ def test_a_deadline_missed_below_is_told_above_before_its_own_has_passed(tree: S
     tree.idle = {"dev-21"}
     tree.order("cloud", 1, deadline=10.0)
     tree.stopped = {"dev-21"}
-    tree.advance(8.1)
-    assert tree.failures("cloud") == [(1, "node-2: no upload from dev-21 within 8 s")]
+    tree.advance(7.4)
+    ((_, reason),) = tree.failures("cloud")
+    assert reason.endswith("node-2 gave up (1 uploads, 2 are needed: dev-21 had not uploaded)")
+
+
+def test_a_node_whose_device_is_away_gives_the_sum_of_the_others(stage: Stage) -> None:
+    """Three beneath it, so one may be absent; above, nobody notices but by the count."""
+    stage.add("cloud", "cloud", limits=Limits(expected=2))
+    for node in ("node-1", "node-2"):
+        stage.add("node", node, "cloud", limits=Limits(expected=3))
+        for i in (1, 2, 3):
+            stage.device(f"{node.replace('node', 'dev')}{i}", node)
+    stage.begin()
+    stage.idle = {"dev-12"}
+    stage.order("cloud", 1)
+    stage.lose("dev-12")
+    (done,) = stage.sums("cloud")
+    assert stage.sums("node-1")[0].survivors == ("dev-11", "dev-13")
+    plain: Ring = np.zeros_like(done.total)
+    for name in ("dev-11", "dev-13", "dev-21", "dev-22", "dev-23"):
+        plain += stage.vectors[name, 1]
+    assert np.array_equal(done.total, plain)
+    assert encoding_of(done.plan).decode(done.total).devices == 5
 
 
 def test_what_fails_above_ends_work_below(tree: Stage) -> None:
@@ -112,7 +139,8 @@ def test_a_round_that_another_node_fails_is_cancelled_here(tree: Stage) -> None:
     tree.order("cloud", 1)
     tree.happen("dev-21", NoContribution(1, "too hot"))
     tree.run()
-    assert tree.failures("node-1") == [(1, "node-2: dev-21: too hot")]
+    ((_, reason),) = tree.failures("node-1")
+    assert "node-2 gave up (1 uploads, 2 are needed: dev-21 gave up (too hot))" in reason
     assert tree.voices["dev-11"].up.phase is participant.Phase.READY
 
 
@@ -129,6 +157,35 @@ def test_a_node_with_too_few_beneath_withdraws_and_comes_back(tree: Stage) -> No
     tree.advance(6)
     tree.order("cloud", 1)
     assert tree.sums("cloud")[0].plan.cohort == ("node-1", "node-2")
+
+
+def test_a_node_that_has_grown_gives_no_more_devices_than_its_parent_knows(tree: Stage) -> None:
+    """A third device is being keyed while the plan arrives: the sum would count one too many."""
+    held: list[Letter] = []
+
+    def carry(letter: Letter) -> list[Letter]:
+        if letter.sender == "dev-13" and letter.data[3] == wire.Bundles.KIND:
+            held.append(letter)
+            return []
+        return [letter]
+
+    tree.carry = carry
+    tree.device("dev-13", "node-1")
+    tree.happen("dev-13", Begin(1))
+    tree.run()
+    tree.advance(5.5)
+    assert tree.voices["node-1"].down.phase is aggregator.Phase.KEYING
+    tree.order("cloud", 1)
+    tree.carry = lambda letter: [letter]
+    tree.queue.extend(held)
+    tree.run()
+    assert tree.failures("node-1") == [(1, "3 devices are beneath now, the parent knows 2")]
+    assert not tree.letters(wire.Upload, sender="node-1")
+    tree.advance(10)
+    assert tree.voices["cloud"].down.members["node-1"].entry.join.devices == 3
+    tree.order("cloud", 2)
+    (done,) = tree.sums("cloud")
+    assert encoding_of(done.plan).decode(done.total).devices == 5
 
 
 def test_a_node_goes_on_serving_its_devices_while_its_parent_is_away(tree: Stage) -> None:
