@@ -51,10 +51,14 @@ class Options:
 
 async def show(options: Options, outcome: dict[str, Any]) -> None:
     """Run the demo and fill `outcome`. Raises EdgechoirError."""
+    if options.seed < 0 or not 0 <= options.port <= 65535:
+        raise OperatorError(
+            f"--seed is {options.seed} and --port {options.port}; allowed: 0 and up, and 0 to 65535"
+        )
     if not available():
         raise OperatorError("the demo trains with torch: pip install 'edgechoir[train,demo]'")
     began = time.monotonic()
-    directory = _fresh(options.directory)
+    directory = fresh(options.directory)
     bundle = bundle_path()
     parts, test = shared_out(digits(), DEVICES, options.seed)
     port = options.port or _free_port()
@@ -186,16 +190,21 @@ def _wall(monotonic: float) -> float:
     return time.time() - (time.monotonic() - monotonic)
 
 
-def _fresh(directory: Path) -> Path:
-    """An empty directory; only what an earlier demo left is ever removed."""
-    if directory.exists():
-        if not (directory / MARK).exists() and any(directory.iterdir()):
-            raise OperatorError(
-                f"{directory} holds something else than an earlier demo; name another directory"
-            )
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True)
-    (directory / MARK).touch()
+def fresh(directory: Path) -> Path:
+    """An empty directory; only what an earlier demo left is ever removed. Raises OperatorError."""
+    try:
+        if directory.exists():
+            if not (directory / MARK).exists() and any(directory.iterdir()):
+                raise OperatorError(
+                    f"{directory} holds something else than an earlier demo; name another directory"
+                )
+            shutil.rmtree(directory)
+        directory.mkdir(parents=True)
+        (directory / MARK).touch()
+    except OSError as error:
+        raise OperatorError(
+            f"{directory} cannot be used: {error.strerror}; name another with --directory"
+        ) from None
     return directory.resolve()
 
 

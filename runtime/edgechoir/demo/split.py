@@ -17,6 +17,7 @@ from edgechoir.types import Floats
 TEST_SHARE: Final = 5
 """One row in so many is kept for the test."""
 MIN_ROWS: Final = 24
+MAX_DRAWS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,14 @@ def digits() -> Rows:
 
 
 def shared_out(rows: Rows, devices: int, seed: int, alpha: float = 0.5) -> tuple[list[Rows], Rows]:
-    """(one part a device, test rows); the same for the same seed, each device has MIN_ROWS."""
+    """(one part a device, test rows); the same for the same seed, each device has MIN_ROWS.
+
+    Raises OperatorError where the rows are too few for that, or no draw in MAX_DRAWS gives it.
+    """
     chance = np.random.default_rng(seed)
     order = chance.permutation(len(rows.y))
     test, train = order[::TEST_SHARE], np.delete(order, np.s_[::TEST_SHARE])
-    while True:
+    for _ in range(MAX_DRAWS):
         parts: list[list[int]] = [[] for _ in range(devices)]
         for label in np.unique(rows.y):
             of_label = train[rows.y[train] == label]
@@ -52,5 +56,10 @@ def shared_out(rows: Rows, devices: int, seed: int, alpha: float = 0.5) -> tuple
                 part.extend(piece.tolist())
         if min(map(len, parts)) >= MIN_ROWS:
             break
+    else:
+        raise OperatorError(
+            f"{len(train)} rows cannot be shared out so that each of {devices} devices has "
+            f"{MIN_ROWS}; use fewer devices"
+        )
     chosen = [chance.permutation(part) for part in parts]
     return [Rows(rows.x[i], rows.y[i]) for i in chosen], Rows(rows.x[test], rows.y[test])
