@@ -59,7 +59,6 @@ DEVICE = status(
     "dev-01",
     round=RoundStatus(number=7, phase="collecting", members=3, expected=5),
     inference=InferenceStatus(answered=10, missed=2, p50_ms=0.4),
-    samples=512,
     drops={"malformed": 2},
 )
 

@@ -16,8 +16,15 @@ def add(commands: Any) -> None:
         "tier", choices=["device", "node", "edge-cloud", "cloud", "monitor"], help="what it is for"
     )
     command.add_argument("member", help="the member's id, unique in the federation")
-    command.add_argument("--federation", default="federation", help="the federation's name")
+    command.add_argument(
+        "--federation", default="federation", help="the federation's name (federation)"
+    )
     command.add_argument("--parent", help="id of the aggregator above; not for the cloud")
+    command.add_argument(
+        "--parent-tier",
+        choices=["node", "edge-cloud", "cloud"],
+        help="what that is, where it is not the next tier up",
+    )
     command.add_argument("--broker", default="localhost", help="host of the broker (localhost)")
     command.add_argument("--bundle", default="bundle", help="directory of the model bundle")
     command.add_argument(
@@ -42,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
         if args.parent is None:
             raise OperatorError(f"a {args.tier} has a parent: name it with --parent ID")
         values["parent"] = args.parent
+        if args.parent_tier is not None:
+            values["parent_tier"] = args.parent_tier
     elif args.parent is not None:
         raise OperatorError(f"a {args.tier} has no parent: leave --parent out")
     text = template(args.tier, **values)

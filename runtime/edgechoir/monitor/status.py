@@ -99,7 +99,6 @@ class Status(Document):
     model: ModelStatus | None = None
     round: RoundStatus | None = None
     inference: InferenceStatus | None = None
-    samples: Count | None = Field(default=None, description="Samples stored for training.")
     training: TrainingStatus | None = None
     drops: Annotated[dict[Line, Count], Field(max_length=64)] = Field(
         default={}, description="What was refused, counted by reason."

@@ -61,11 +61,9 @@ def _answers(status: Status) -> str:
 
 
 def _training(status: Status) -> str:
-    samples = "" if status.samples is None else f"{status.samples} samples"
     if not (trainer := status.training):
-        return samples
-    state = trainer.state if trainer.available else "not available"
-    return f"{state}, {samples}" if samples else state
+        return ""
+    return trainer.state if trainer.available else "not available"
 
 
 def _process(status: Status) -> str:

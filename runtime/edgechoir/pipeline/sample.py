@@ -68,7 +68,8 @@ def as_values(values: object) -> Floats:
 class Check:
     """Lets a sample through only as declared.
 
-    Every value lies in [`minimum`, `maximum`] (one number, or one for each value of `shape`). A
+    It has `shape` (None: any), and every value lies in [`minimum`, `maximum`] (one number, or one
+    for each value). A
     value that is absent (NaN) or infinite is `missing`: "drop" refuses the sample, "fill" puts
     `fill` in its place.
     """
@@ -77,7 +78,7 @@ class Check:
 
     def __init__(
         self,
-        shape: tuple[int, ...],
+        shape: tuple[int, ...] | None,
         minimum: Bound | None = None,
         maximum: Bound | None = None,
         missing: Literal["drop", "fill"] = "drop",
@@ -87,7 +88,7 @@ class Check:
         self.shape = shape
         self._bounds = Bounds(minimum, maximum)
         self._fill = fill if missing == "fill" else None
-        if self._bounds.shape not in (None, shape):
+        if shape is not None and self._bounds.shape not in (None, shape):
             raise OperatorError(f"bounds of shape {self._bounds.shape}: give one number or {shape}")
 
     def __call__(self, sample: Sample) -> Sample:
@@ -96,7 +97,7 @@ class Check:
         Raises WrongShape, MissingValue, OutOfRange.
         """
         x = sample.x
-        if x.shape != self.shape:
+        if self.shape is not None and x.shape != self.shape:
             raise WrongShape(f"{sample.key}: {x.shape} values, expected {self.shape}")
         if not isfinite(sample.time) or (sample.y is not None and not isfinite(sample.y)):
             raise MissingValue(f"{sample.key}: time {sample.time} or label {sample.y} is no number")
