@@ -362,3 +362,13 @@ def test_a_round_takes_no_less_than_no_time_when_the_clock_is_set_back() -> None
     (result,) = run.fail()
     assert isinstance(result, Result)
     assert result.seconds == 0
+
+
+def test_a_model_that_does_not_classify_has_no_accuracy() -> None:
+    run = Run(Course(classifies=False))
+    run.happen(KEYED)
+    run.finish(accuracy=0.0)
+    total = run.of(Result)[-1].total
+    assert total is not None
+    assert total.accuracy is None
+    assert total.loss is not None

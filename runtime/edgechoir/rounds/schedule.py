@@ -23,7 +23,8 @@ MAX_BACKOFF_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What the operator asks of a run. Times in seconds."""
+    """What the operator asks of a run. Times in seconds; a model that does not classify has no
+    accuracy."""
 
     rounds: int = 30
     deadline: float = 60.0
@@ -38,6 +39,7 @@ class Course:
     max_samples: int = 10_000
     bits: int = 32
     seed: int = 0
+    classifies: bool = True
 
 
 @dataclass(frozen=True, slots=True)

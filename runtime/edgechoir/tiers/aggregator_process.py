@@ -7,6 +7,7 @@ import numpy as np
 
 from edgechoir.bundle.load import load_bundle
 from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
+from edgechoir.errors import OperatorError
 from edgechoir.rounds.schedule import Course, Schedule
 from edgechoir.store.journal import RoundJournal
 from edgechoir.store.versions import ModelVersions
@@ -37,6 +38,13 @@ async def run_aggregator(
 def _schedule(config: CloudConfig, versions: ModelVersions) -> Schedule:
     """The root's schedule, going on where an earlier process stopped."""
     rounds, training, update = config.rounds, config.training, config.update
+    bundle = load_bundle(config.model.bundle)
+    classifies = bundle.manifest.task == "classification"
+    if rounds.target_accuracy is not None and not classifies:
+        raise OperatorError(
+            f"{bundle.manifest.name} is a {bundle.manifest.task}: it has no accuracy to reach; "
+            "leave rounds.target_accuracy out, and stop it by rounds or patience"
+        )
     course = Course(
         rounds=rounds.rounds or FOREVER,
         deadline=rounds.deadline_s,
@@ -50,10 +58,11 @@ def _schedule(config: CloudConfig, versions: ModelVersions) -> Schedule:
         max_samples=update.max_samples,
         bits=update.ring_bits,
         seed=int.from_bytes(os.urandom(4)),
+        classifies=classifies,
     )
     kept = versions.latest()
     if kept is None:
-        weights, version = load_bundle(config.model.bundle).params, 0
+        weights, version = bundle.params, 0
     else:
         weights, version = kept.params, kept.version
     journal = RoundJournal(config.state / "journal.db")
