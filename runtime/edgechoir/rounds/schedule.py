@@ -146,6 +146,8 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
         weights = fedavg(s.weights, total.delta)
     except BadUpdate as error:
         return _failed(s, plan.round, str(error), now)
+    if not s.course.classifies:
+        total = replace(total, accuracy=None)
     result = Result(plan.round, s.version, max(now - s.began, 0.0), total)
     loss, stale = total.loss, s.stale
     if loss is not None:  # without hold-out rows there is nothing to lose patience with
