@@ -157,6 +157,11 @@ class Aggregator:
         """Survivors that a sum must have."""
         return max(self.threshold, self.who.limits.min_members)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether too few are left of the epoch for a sum."""
+        return self.phase is Phase.READY and len(self.members) < self.needed
+
 
 Step = tuple[Aggregator, list[Effect]]
 
@@ -184,7 +189,7 @@ def _join(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
     current = s.members.get(name)
     if entry.join.renew and current is not None and current.entry.instance == e.instance:
         child = replace(current, renewal=(entry, e.envelope))
-        return replace(s, members={**s.members, name: child}), []
+        return _gather(replace(s, members={**s.members, name: child}), now, entropy)
     known = {**s.members, **s.pending}
     if name not in known and len(known) >= s.who.limits.max_members:
         raise UnknownMember(f"no place for {e.sender}: {len(known)} members is the limit here")
@@ -214,23 +219,38 @@ def _believe(s: Aggregator, name: str, join: wire.Join) -> None:
 
 
 def _gather(s: Aggregator, now: float, entropy: Entropy) -> Step:
-    """Begin an epoch now, later or not yet, when no round or set-up is under way."""
-    if s.phase not in (Phase.GATHERING, Phase.READY) or not s.pending:
+    """Begin an epoch now, later or not yet, when no round or set-up is under way.
+
+    The key of a member's Join is used up with its first epoch: who is in one now is waited for
+    until it has offered the next, else the new roster would find it without the key to be in it.
+    """
+    if s.phase not in (Phase.GATHERING, Phase.READY) or not _wanted(s):
         return s, []
     limits = s.who.limits
     there = len({**s.members, **s.pending})
     if there < limits.min_members:
         return replace(s, wake=None), []
-    if there >= min(limits.expected, limits.max_members):
+    if len(_renewed(s)) == there and (s.stuck or there >= min(limits.expected, limits.max_members)):
         return _open_epoch(s, now, entropy)
     return (s, []) if s.wake is not None else (replace(s, wake=now + limits.join_wait), [])
+
+
+def _wanted(s: Aggregator) -> bool:
+    """Whether a new epoch is wanted: somebody waits to be let in, or this one cannot go on."""
+    return bool(s.pending) or s.stuck
+
+
+def _renewed(s: Aggregator) -> dict[str, Child]:
+    """Who has a key to offer for the next epoch."""
+    stay = {name: Child(*one.renewal) for name, one in s.members.items() if one.renewal}
+    return {**stay, **s.pending}
 
 
 def _ready_due(s: Aggregator, e: Tick, now: float, entropy: Entropy) -> Step:
     if s.wake is None or now < s.wake:
         return s, []
     s = replace(s, wake=None)
-    if s.pending and len({**s.members, **s.pending}) >= s.who.limits.min_members:
+    if _wanted(s) and len({**s.members, **s.pending}) >= s.who.limits.min_members:
         return _open_epoch(s, now, entropy)
     if s.order is not None and s.phase is Phase.READY:
         return _start(s, now, entropy)
@@ -238,10 +258,10 @@ def _ready_due(s: Aggregator, e: Tick, now: float, entropy: Entropy) -> Step:
 
 
 def _open_epoch(s: Aggregator, now: float, entropy: Entropy) -> Step:
-    stay = {
-        name: Child(*child.renewal) if child.renewal else child for name, child in s.members.items()
-    }
-    members = dict(sorted({**stay, **s.pending}.items()))
+    chosen = _renewed(s)
+    if len(chosen) < s.who.limits.min_members:  # the others find themselves out, and ask anew
+        chosen = {**s.members, **chosen}
+    members = dict(sorted(chosen.items()))
     joins = [child.entry.join for child in members.values()]
     epoch = max(s.epoch, *(join.last_epoch for join in joins)) + 1
     last_round = max(s.last_round, *(join.last_round for join in joins))
@@ -365,7 +385,7 @@ def _settle(s: Aggregator, now: float, entropy: Entropy) -> Step:
         return s, []
     if len(s.members) < s.needed:
         if len({**s.members, **s.pending}) >= s.who.limits.min_members:
-            return _open_epoch(s, now, entropy)  # the threshold falls with the roster
+            return _gather(s, now, entropy)  # the threshold falls with the roster
         return _too_few(s, now, entropy)
     effects: list[Effect] = [membership(s)]
     s, more = _gather(s, now, entropy)
@@ -393,8 +413,11 @@ def membership(s: Aggregator) -> Membership:
 
 
 def _prepare(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
+    message = expect(e.message, wire.Prepare)
     name = _member(s, e)
-    s = _keep_prepared(s, name, expect(e.message, wire.Prepare))
+    if (message.epoch, message.turn) <= (s.epoch, s.seen):
+        return _late(s, e, now, entropy)
+    s = _keep_prepared(s, name, message)
     if s.phase is Phase.READY and s.order is not None:
         return _try_start(s, now, entropy)
     return s, []
@@ -421,8 +444,8 @@ def _ordered(s: Aggregator, e: Order, now: float, entropy: Entropy) -> Step:
     if s.order is not None:
         raise LocalError(f"round {e.round} is ordered while round {s.order.round} waits to begin")
     s = replace(s, order=e)
-    if s.pending:  # let in who waits before the turn begins
-        return _open_epoch(s, now, entropy)
+    if s.pending and s.members.keys() <= _renewed(s).keys():
+        return _open_epoch(s, now, entropy)  # let in who waits before the turn begins
     return _try_start(s, now, entropy)
 
 
@@ -459,9 +482,9 @@ def _start(s: Aggregator, now: float, entropy: Entropy) -> Step:
         return s, [RoundFailed(order.round, reason)]
     if len(cohort) < s.needed:
         # Who has left nothing for this turn cannot be in it: the epoch is stuck without them.
+        reason = f"{len(cohort)} members are prepared, {s.needed} are needed"
         s = replace(s, members={name: s.members[name] for name in cohort})
         s, effects = _settle(s, now, entropy)
-        reason = f"{len(cohort)} members are prepared, {s.needed} are needed"
         return s, [RoundFailed(order.round, reason), *effects]
     plan = wire.Plan(
         epoch=s.epoch,
@@ -753,6 +776,7 @@ MOVES: Final[dict[tuple[Phase, type], Move]] = {
     (Phase.KEYING, Tick): _keying_due,
     (Phase.KEYING, Order): _order_later,
     (Phase.KEYING, wire.Bundles): _bundles,
+    (Phase.KEYING, wire.Prepare): _late,
     (Phase.READY, Tick): _ready_due,
     (Phase.READY, Order): _ordered,
     (Phase.COLLECTING, Tick): _collecting_due,
