@@ -82,9 +82,6 @@ def test_a_device_without_torch_answers_and_takes_no_part(
         ):
             running.start("dev-1", federation.run_device(config))
             await answering(running, 100)
-            await running.until(
-                lambda seen: (seen.statuses["dev-1"].samples or 0) >= 40, "the samples stored"
-            )
             status = running.status("dev-1")
             assert status.training is not None
             assert (status.training.available, status.training.state) == (False, "off")
@@ -298,9 +295,6 @@ def test_samples_that_come_again_do_not_make_enough_to_train_on(
         async with federation.running() as running:
             running.start("dev-1", federation.run_device(config))
             await answering(running, 500)
-            await running.until(
-                lambda seen: seen.statuses["dev-1"].samples == 40, "each sample counted once"
-            )
             status = running.status("dev-1")
             assert status.round is not None
             assert status.round.phase == "idle"
