@@ -111,7 +111,7 @@ def test_an_aggregator_has_no_place_for_these() -> None:
     assert missing == {
         *((phase, wire.Upload) for phase in Down if phase not in uploading),
         *((phase, wire.Bundles) for phase in Down if phase is not Down.KEYING),
-        *((phase, wire.Prepare) for phase in (Down.GATHERING, Down.KEYING)),
+        (Down.GATHERING, wire.Prepare),
         *((phase, Order) for phase in uploading),
     }
 
