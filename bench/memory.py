@@ -1,4 +1,4 @@
-"""What processes hold in memory after two minutes of work in a small federation with TLS.
+"""What processes hold in memory after a minute of work in a small federation with TLS.
 
 Two devices only infer, at 20 and at 1,000 samples a second; four train, so that rounds run and
 models are exchanged all the time. Resident (RSS) counts shared code too; what is private is the
@@ -20,7 +20,8 @@ from edgechoir.demo.show import bundle_path
 SETTLED_S: Final = 25.0
 """When the growth begins to count: the start is over."""
 MINUTE_S: Final = 60.0
-END_S: Final = 145.0
+GROWTH_S: Final = 60.0
+SLOW_HZ: Final = 20.0
 FAST_HZ: Final = 1000.0
 
 
@@ -31,34 +32,26 @@ def measure() -> list[Figure]:
 
 async def _watch(folder: Path) -> list[Figure]:
     async with fleet(folder, parts(write_samples(folder / "samples.npz"))) as running:
+        pid = running.processes.pid
         await running.start()
         began = time.monotonic()
-
-        async def at(seconds: float) -> None:
-            await asyncio.sleep(max(0.0, began + seconds - time.monotonic()))
-
-        await at(SETTLED_S)
-        fast = memory(running.processes.pid("fast"))
-        await at(MINUTE_S)
+        await asyncio.sleep(SETTLED_S)
+        before = memory(pid("fast"))
+        await asyncio.sleep(began + MINUTE_S - time.monotonic())
         figures = [
-            figure
-            for member, what in (
-                ("slow", "device that infers"),
-                ("dev-a", "device that trains"),
-                ("node-1", "node"),
-                ("cloud", "cloud"),
-            )
-            for figure in of_process(what, running.processes.pid(member))
+            *of_process("device that infers", pid("slow")),
+            *of_process("device that trains", pid("dev-a")),
+            *of_process("node", pid("node-1")),
+            *of_process("cloud", pid("cloud")),
         ]
-        worker = children(running.processes.pid("dev-a"))
-        figures += [one for pid in worker for one in of_process("its training worker", pid)]
-        await at(END_S)
-        grown = memory(running.processes.pid("fast")).resident - fast.resident
-        minutes = f"{(END_S - SETTLED_S) / 60:g} minutes"
+        for worker in children(pid("dev-a")):
+            figures += of_process("its training worker", worker)
+        await asyncio.sleep(began + SETTLED_S + GROWTH_S - time.monotonic())
+        grown = memory(pid("fast")).resident - before.resident
         return [
             *figures,
-            Figure(f"growth in {minutes} at {FAST_HZ:g} samples/s", grown, "MB"),
-            *exchanged(running),
+            Figure(f"growth in {GROWTH_S:g} s at {FAST_HZ:g} samples/s", grown, "MB"),
+            *of_status(running),
         ]
 
 
@@ -73,7 +66,7 @@ def parts(samples: Path) -> list[Part]:
         device("dev-b", "node-1", samples, 20.0),
         device("dev-c", "node-1", samples, 20.0),
         device("dev-d", "cloud", samples, 20.0, parent_tier="cloud"),
-        device("slow", "node-1", samples, 20.0, training=still),
+        device("slow", "node-1", samples, SLOW_HZ, training=still),
         device("fast", "node-1", samples, FAST_HZ, training=still),
     ]
 
@@ -84,10 +77,9 @@ def _rounds(members: int, **values: object) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """In MB of 10^6 bytes. `proportional` shares each page among those that map it."""
+    """In MB of 10^6 bytes; `private` is what no file is behind."""
 
     resident: float
-    proportional: float
     private: float
 
 
@@ -97,15 +89,14 @@ def memory(pid: int) -> Memory:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, kilobytes = line.split()[:2]
         found[name] = int(kilobytes) * 1024 / 1e6
-    return Memory(found["Rss:"], found["Pss:"], found["Anonymous:"])
+    return Memory(found["Rss:"], found["Anonymous:"])
 
 
 def of_process(what: str, pid: int) -> list[Figure]:
     seen = memory(pid)
     return [
         Figure(f"{what}, resident", seen.resident, "MB"),
-        Figure("  its proportional share", seen.proportional, "MB"),
-        Figure("  private, no file behind it", seen.private, "MB"),
+        Figure("  of that private", seen.private, "MB"),
     ]
 
 
@@ -113,11 +104,17 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def exchanged(running: Fleet) -> list[Figure]:
-    answers = running.seen.statuses["slow"].inference
-    if answers is None:
-        return []
-    return [
-        Figure("models exchanged meanwhile", answers.swaps or 0, ""),
-        Figure("samples without an answer meanwhile", answers.missed, ""),
-    ]
+def of_status(running: Fleet) -> list[Figure]:
+    """What the devices say of themselves."""
+    figures = []
+    for member, rate in (("slow", SLOW_HZ), ("fast", FAST_HZ)):
+        status = running.seen.statuses[member]
+        if status.health is None or status.inference is None:
+            raise AssertionError(f"the status of {member} is not a device's")
+        answers = status.inference
+        figures += [
+            Figure(f"CPU at {rate:g} samples/s", status.health.cpu_percent or 0.0, "% of a core"),
+            Figure("  models exchanged meanwhile", answers.swaps or 0, ""),
+            Figure("  samples without an answer", answers.missed, f"of {answers.answered:,}"),
+        ]
+    return figures
