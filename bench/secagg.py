@@ -1,20 +1,23 @@
 """Secure aggregation against what the machine can do at best, and against Flower's SecAgg+.
 
 The limit is OpenSSL's raw AES-256-CTR keystream of as many bytes as the pads have, plus one pass
-over memory for each vector; one thread, as all here. Flower gets an environment of its own in the
-user's cache, so that it is measured in the same run and in turn.
+over memory for each vector. Flower gets an environment of its own in the user's cache, so that it
+is measured in the same run and in turn. All this is work of one thread; its processor time is
+taken, so that whatever else the machine does at the time counts as little as it can.
 """
 
 import gc
 import os
 import subprocess
 import sys
+import time
 import tracemalloc
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
+from unittest.mock import patch
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -22,9 +25,10 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES256
 from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from bench.cohort import Cohort, nothing_new
-from bench.figures import Figure, in_turn, seconds_of
+from bench.figures import Figure, in_turn
 from edgechoir.rounds.cohort import Turn, begin_turn, count_in, lay_bare
 from edgechoir.rounds.events import MaskReady
+from edgechoir.secagg import pads
 from edgechoir.secagg.masking import expand_mask
 from edgechoir.secagg.pads import BLOCK_BYTES, Keystream, add_pads
 from edgechoir.types import Ring
@@ -67,28 +71,44 @@ def _member(dimension: int, neighbours: int, bits: int, theirs: "Flower | None")
     mask = expand_mask(seeds, dimension, dtype, Keystream.AES)
 
     def masked() -> float:
-        return seconds_of(lambda: add_pads(vector, seeds, Keystream.AES, out))
+        return cpu_seconds(lambda: add_pads(vector, seeds, Keystream.AES, out))
+
+    def narrow() -> float:
+        with patch.object(pads, "WIDE_AES", False):
+            return masked()
 
     def limit() -> float:
-        return seconds_of(lambda: keystream(seeds, vector.nbytes)) + seconds_of(
+        return cpu_seconds(lambda: keystream(seeds, vector.nbytes)) + cpu_seconds(
             lambda: np.copyto(out, vector)
         )
 
     def online() -> float:
-        return seconds_of(lambda: np.add(mask, vector, out=out))
+        return cpu_seconds(lambda: np.add(mask, vector, out=out))
 
     def flowers() -> float:
         return 0.0 if theirs is None else theirs.seconds(dimension, neighbours)
 
-    ours, best, added, flower_s = in_turn(TURNS[dimension], masked, limit, online, flowers)
+    ours, plain, best, added, flower_s = in_turn(
+        TURNS[dimension], masked, narrow, limit, online, flowers
+    )
     what = f"{DIMENSIONS[dimension]}, {neighbours} neighbours, {bits} bits"
     figures = [Figure(f"{what}: masked", ours * 1e3, "ms", "ms, limit", best * 1e3)]
+    if pads.WIDE_AES:
+        without = f"{what}: without wide AES"
+        figures.append(Figure(without, plain * 1e3, "ms", "ms, limit", best * 1e3))
     if theirs is not None:
         figures += [
             Figure(f"{what}: Flower", flower_s * 1e3, "ms", "ms, ours", ours * 1e3),
             Figure(f"{what}: Flower", flower_s * 1e3, "ms", "ms, ours online", added * 1e3),
         ]
     return figures
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Processor time of this thread, the system's part for its memory included."""
+    began = time.thread_time()
+    work()
+    return time.thread_time() - began
 
 
 def keystream(seeds: tuple[tuple[bytes, int], ...], n: int) -> None:
@@ -138,12 +158,12 @@ def _aggregator(dimension: int, size: int, missing: int) -> Figure:
     cohort = Cohort(size, dimension, 32)
     ready = cohort.finish(nothing_new(cohort.plan), missing)
     there = len(ready.survivors)
-    pads = there + missing * there
-    seeds = tuple((os.urandom(32), 1) for _ in range(pads))
+    spent = there + missing * there
+    seeds = tuple((os.urandom(32), 1) for _ in range(spent))
     uploads: list[Ring] = [np.zeros(ready.encoding.length, np.uint32) for _ in range(there)]
 
     def ours() -> float:
-        return seconds_of(lambda: _summed(ready, uploads))
+        return cpu_seconds(lambda: _summed(ready, uploads))
 
     def limit() -> float:
         total: Ring = np.zeros(ready.encoding.length, np.uint32)
@@ -152,11 +172,11 @@ def _aggregator(dimension: int, size: int, missing: int) -> Figure:
             for upload in uploads:
                 np.add(total, upload, out=total)
 
-        return seconds_of(lambda: keystream(seeds, total.nbytes)) + seconds_of(passes)
+        return cpu_seconds(lambda: keystream(seeds, total.nbytes)) + cpu_seconds(passes)
 
     taken, best = in_turn(TURNS[dimension], ours, limit)
     what = f"{DIMENSIONS[dimension]}, sum of {there} of {size}: added and unmasked"
-    return Figure(what, taken * 1e3, "ms", f"ms, limit ({pads} pads)", best * 1e3)
+    return Figure(what, taken * 1e3, "ms", f"ms, limit ({spent} pads)", best * 1e3)
 
 
 def _summed(ready: Turn, uploads: list[Ring]) -> None:
