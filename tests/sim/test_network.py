@@ -1,6 +1,9 @@
 """The virtual network keeps virtual time and loses, doubles and delays as its faults say."""
 
+import itertools
 import random
+from dataclasses import fields
+from functools import partial
 
 import pytest
 
@@ -8,7 +11,8 @@ from edgechoir.sim.chance import chance_of, entropy_of
 from edgechoir.sim.faults import Faults, faults_of
 from edgechoir.sim.network import RECONNECT_S, Network
 
-CALM = Faults(0.0, 0.0, (0.5, 0.5), 0.0, 0.0, 0.0)
+CALM = Faults()
+HALF = (0.5, 0.5)
 
 
 def network(faults: Faults) -> Network:
@@ -40,33 +44,58 @@ def test_nothing_runs_beyond_the_end_or_after_it_is_finished() -> None:
 
 @pytest.mark.parametrize("retained", [True, False])
 def test_a_lost_message_comes_again_only_if_it_was_retained(retained: bool) -> None:
-    net, arrived = network(Faults(1.0, 0.0, (0.5, 0.5), 0.0, 0.0, 60.0)), list[float]()
+    net, arrived = network(Faults(loss=1.0, delay=HALF, until=60.0)), list[float]()
     net.carry(lambda: arrived.append(net.elapsed), retained=retained)
     net.run(60, lambda: False)
     assert arrived == ([RECONNECT_S] if retained else [])
 
 
 def test_a_message_may_arrive_twice() -> None:
-    net, arrived = network(Faults(0.0, 1.0, (0.1, 3.0), 0.0, 0.0, 60.0)), list[float]()
+    net, arrived = network(Faults(duplication=1.0, delay=(0.1, 3.0), until=60.0)), list[float]()
     net.carry(lambda: arrived.append(net.elapsed))
     net.run(60, lambda: False)
     assert len(arrived) == 2
 
 
 def test_faults_end_when_they_are_to() -> None:
-    net, arrived = network(Faults(1.0, 1.0, (3.0, 3.0), 0.0, 0.0, 10.0)), list[float]()
+    net, arrived = (
+        network(Faults(loss=1.0, duplication=1.0, delay=(3.0, 3.0), until=10.0)),
+        list[float](),
+    )
     net.after(10.0, lambda: net.carry(lambda: arrived.append(net.elapsed)))
     net.run(60, lambda: False)
     assert len(arrived) == 1
     assert 10.0 < arrived[0] < 10.1
 
 
-def test_every_fourth_seed_is_calm_and_the_others_are_not_all_alike() -> None:
-    faults = [faults_of(seed, 60.0) for seed in range(40)]
-    assert all((f.loss, f.crashes, f.until) == (0.0, 0.0, 0.0) for f in faults[::4])
-    wild = {f for i, f in enumerate(faults) if i % 4}
-    assert len(wild) > 15
-    assert any(f.loss and f.duplication and f.crashes and f.freezes for f in wild)
+def test_faults_begin_when_they_are_to() -> None:
+    net, arrived = network(Faults(loss=1.0, since=5.0, until=10.0)), list[float]()
+    net.carry(lambda: arrived.append(net.elapsed))
+    net.after(6.0, lambda: net.carry(lambda: arrived.append(net.elapsed)))
+    net.run(60, lambda: False)
+    assert len(arrived) == 1
+
+
+def test_a_stray_message_is_overtaken_by_those_sent_after_it() -> None:
+    net, arrived = network(Faults(stray=0.3, delay=(0.01, 0.02), until=60.0)), list[int]()
+
+    def send(i: int) -> None:
+        net.carry(lambda: arrived.append(i))
+
+    for i in range(20):
+        net.after(i * 0.1, partial(send, i))
+    net.run(60, lambda: False)
+    assert sorted(arrived) == list(range(20))
+    assert sum(a > b for a, b in itertools.pairwise(arrived)) >= 2
+
+
+def test_every_eighth_seed_is_calm_and_the_others_are_not_all_alike() -> None:
+    faults = [faults_of(seed, 60.0) for seed in range(80)]
+    assert all(f == Faults() for f in faults[::8])
+    wild = {f for i, f in enumerate(faults) if i % 8}
+    assert len(wild) > 60
+    names = [f.name for f in fields(Faults) if f.type == "float"]
+    assert all(any(getattr(f, name) for f in wild) for name in names)
 
 
 def test_chance_and_entropy_follow_from_seed_and_name_alone() -> None:

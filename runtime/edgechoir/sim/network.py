@@ -8,6 +8,8 @@ from edgechoir.sim.faults import Faults
 
 RECONNECT_S = 4.0
 """A lost message of a retained channel comes again with the reader's next subscription."""
+STRAY_S = 12.0
+CALM_S = (0.001, 0.05)
 
 
 class Network:
@@ -27,8 +29,8 @@ class Network:
 
     @property
     def faulty(self) -> bool:
-        """Whether faults may still happen."""
-        return self.elapsed < self._faults.until
+        """Whether faults may happen now."""
+        return self._faults.since <= self.elapsed < self._faults.until
 
     def after(self, delay: float, action: Callable[[], None]) -> None:
         """Run an action `delay` seconds from now."""
@@ -37,15 +39,22 @@ class Network:
 
     def carry(self, deliver: Callable[[], None], *, retained: bool = False) -> None:
         """Deliver a message, or not, or twice."""
-        low, high = self._faults.delay if self.faulty or self._faults.until == 0 else (0.001, 0.05)
         faults, chance = self._faults, self._chance
-        if self.faulty and chance.random() < faults.loss:
+        if not self.faulty:
+            self.after(chance.uniform(*CALM_S), deliver)
+            return
+        if chance.random() < faults.loss:
             if retained:
                 self.after(RECONNECT_S, deliver)
             return
-        self.after(chance.uniform(low, high), deliver)
-        if self.faulty and chance.random() < faults.duplication:
-            self.after(chance.uniform(low, high), deliver)
+        self.after(self._delay(), deliver)
+        if chance.random() < faults.duplication:
+            self.after(self._delay(), deliver)
+
+    def _delay(self) -> float:
+        if self._chance.random() < self._faults.stray:
+            return self._chance.uniform(1.0, STRAY_S)
+        return self._chance.uniform(*self._faults.delay)
 
     def run(self, until: float, finished: Callable[[], bool]) -> None:
         """Go on until nothing is left to do, `finished` says so, or `until` seconds have passed."""

@@ -5,7 +5,7 @@ Only its `Journal` outlives a crash, as only the disk does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,6 @@ from edgechoir.rounds.events import (
     ModelHeld,
     Order,
     Record,
-    Refused,
     RoundDone,
     RoundFailed,
     Tick,
@@ -42,12 +41,15 @@ from edgechoir.rounds.schedule import Course, Finished, Publish, Result, Schedul
 from edgechoir.rounds.schedule import start as start_schedule
 from edgechoir.rounds.schedule import step as step_schedule
 from edgechoir.secagg.masking import expand_mask
-from edgechoir.types import Floats
+from edgechoir.secagg.pads import SignedSeed
+from edgechoir.types import Floats, Ring
 
 if TYPE_CHECKING:
     from edgechoir.sim.world import Post, World
 
 LIMITS = Limits(min_members=2, join_wait=1.0, keying=5.0)
+PAUSE_S = 1.0
+DEADLINE_S = 5.0
 
 
 @dataclass(slots=True)
@@ -59,6 +61,10 @@ class Journal:
     weights: Floats | None = None
     version: int = 0
 
+    def image(self) -> Journal:
+        """A copy, as a backup of the disk would have it."""
+        return replace(self, rounds=list(self.rounds))
+
 
 class Process:
     """A running member; a restart makes a new one."""
@@ -68,6 +74,12 @@ class Process:
         self.post = post
         self.alive = True
         self.frozen = False
+        self.alarmed: float | None = None
+        self.planned: float | None = None
+        self.offset = 0.0
+        """How far its clock is from the true time, in seconds."""
+        self.seeds: dict[int, tuple[SignedSeed, ...]] = {}
+        self.vectors: dict[int, Ring] = {}
         self.held: tuple[int, bytes] | None = None
         name = f"{post.address.member}#{generation}"
         self.chance = world.chance(f"work {name}")
@@ -86,7 +98,8 @@ class Process:
             )
             up = Participant(me, last_round=post.journal.last_round)
         if post.children:
-            us = aggregator.Self(world.federation, post.address, verifier, LIMITS)
+            limits = replace(LIMITS, expected=post.expected)
+            us = aggregator.Self(world.federation, post.address, verifier, limits, world.keystream)
             down = Aggregator(us)
         self.endpoint = Endpoint(
             Joint(up, down),
@@ -106,7 +119,11 @@ class Process:
             if weights is None:
                 weights = np.zeros(self.world.dimension, np.float32)
             course = Course(
-                rounds=self.world.rounds, deadline=8.0, max_samples=50, bits=self.world.bits
+                rounds=1_000_000,
+                deadline=DEADLINE_S,
+                pause=PAUSE_S,
+                max_samples=50,
+                bits=self.world.bits,
             )
             self.schedule = Schedule(
                 course, weights, version=journal.version, round=journal.last_round
@@ -121,7 +138,7 @@ class Process:
         if self.frozen:  # the network holds it until the process runs again
             self.world.network.after(1.0, lambda: self.receive(data, retained))
             return
-        self.carry_out(self.endpoint.receive(data, self.world.network.now, retained=retained))
+        self.carry_out(self.endpoint.receive(data, self.now, retained=retained))
 
     def happen(self, event: Event) -> None:
         if not self.alive:
@@ -129,54 +146,74 @@ class Process:
         if self.frozen:
             self.world.network.after(1.0, lambda: self.happen(event))
             return
-        self.carry_out(self.endpoint.handle(event, self.world.network.now))
+        self.carry_out(self.endpoint.handle(event, self.now))
+
+    @property
+    def now(self) -> float:
+        """What this process's clock says."""
+        return self.world.network.now + self.offset
 
     def carry_out(self, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
-            self.world.note(self, outcome)
-            match outcome:
-                case Outgoing():
-                    self.world.send(self, outcome)
-                case ModelArrived(model, envelope):
-                    self.hold(model, envelope)
-                case Record(_, round_, _):
-                    self.world.check(
-                        round_ > self.post.journal.last_round, f"{self.post} reuses round {round_}"
-                    )
-                    self.post.journal.last_round = round_
-                    self.post.journal.rounds.append(round_)
-                case Work(plan) if not self.post.children:
-                    delay = self.chance.uniform(0.05, 0.5)
-                    self.world.network.after(delay, partial(self.train, plan))
-                case ExpandMask() if self.chance.random() < 0.5:
-                    mask = expand_mask(
-                        outcome.seeds,
-                        outcome.length,
-                        f"u{outcome.bits // 8}",
-                        outcome.keystream,
-                    )
-                    ready = MaskReady(outcome.round, mask)
-                    self.world.network.after(
-                        self.chance.uniform(0, 0.4), partial(self.happen, ready)
-                    )
-                case RoundDone() | RoundFailed() | Membership():
-                    if isinstance(outcome, RoundDone):
-                        self.world.check_sum(self, outcome)
-                    if self.schedule is not None:
-                        self.plan(outcome)
-                case Refused():
-                    pass
-                case _:
-                    pass
+            if self.alive and self.world.dies(self, outcome):
+                self.world.crash(self.post)
+            if not self.alive:
+                return
+            self.do(outcome)
         self.set_alarm()
+
+    def do(self, outcome: Outcome) -> None:
+        self.world.note(self, outcome)
+        match outcome:
+            case Outgoing():
+                self.world.send(self, outcome)
+            case ModelArrived(model, envelope):
+                self.hold(model, envelope)
+            case Record(_, round_, _):
+                self.spend(round_)
+            case Work(plan) if not self.post.children:
+                delay = self.chance.uniform(0.05, 0.5)
+                self.world.network.after(delay, partial(self.train, plan))
+            case ExpandMask():
+                self.expand(outcome)
+            case RoundDone():
+                self.world.done(self, outcome)
+                self.plan(outcome)
+            case RoundFailed() | Membership():
+                self.plan(outcome)
+            case _:
+                pass
+
+    def spend(self, round_: int) -> None:
+        """Write down that pads are spent."""
+        self.world.ledger.check(
+            round_ > self.post.journal.last_round, f"{self.post} reuses round {round_}"
+        )
+        self.world.ledger.mask(str(self.post), self.seeds[round_], self.vectors[round_])
+        self.post.images.append(self.post.journal.image())
+        self.post.journal.last_round = round_
+        self.post.journal.rounds.append(round_)
+
+    def expand(self, wanted: ExpandMask) -> None:
+        """Make the mask ahead of time, or leave it to the upload."""
+        self.seeds[wanted.round] = wanted.seeds
+        if self.chance.random() < 0.5:
+            return
+        mask = expand_mask(wanted.seeds, wanted.length, f"u{wanted.bits // 8}", wanted.keystream)
+        ready = MaskReady(wanted.round, mask)
+        self.world.network.after(self.chance.uniform(0, 0.4), partial(self.happen, ready))
 
     def set_alarm(self) -> None:
         wake = self.endpoint.joint.wake
-        if wake is not None:
-            delay = max(wake - self.world.network.now, 0.0) + 1e-3
+        if wake is not None and wake != self.alarmed:
+            # A timer runs on the monotonic clock: setting the other one does not move it.
+            self.alarmed = wake
+            delay = max(wake - self.now, 0.0) + 1e-3
             self.world.network.after(delay, lambda: self.alarm(wake))
 
     def alarm(self, wake: float) -> None:
+        if self.alarmed == wake:
+            self.alarmed = None
         if self.alive and self.endpoint.joint.wake == wake:
             self.happen(Tick())
 
@@ -198,19 +235,26 @@ class Process:
         noise = numbers.integers(0, 2**32, plan.dimension, np.uint32)
         n = self.chance.randint(1, 50)
         vector = encoding.encode(delta, n, Figures(n, self.chance.randint(0, n), 0.5 * n), noise)
-        self.world.contribute(self.post, plan.round, vector)
+        self.world.contribute(self, plan.round, vector)
         self.happen(Contribution(plan.round, vector))
 
     def plan(self, event: RoundDone | RoundFailed | Membership | Tick) -> None:
         """(cloud) Move the schedule."""
         if self.schedule is None or not self.alive:
             return
-        self.schedule, did = step_schedule(self.schedule, event, self.world.network.now)
+        self.schedule, did = step_schedule(self.schedule, event, self.now)
         for one in did:
             self.did(one)
-        if self.schedule.wake is not None:
-            delay = max(self.schedule.wake - self.world.network.now, 0.0) + 1e-3
-            self.world.network.after(delay, lambda: self.plan(Tick()))
+        wake = self.schedule.wake
+        if wake is not None and wake != self.planned:
+            self.planned = wake
+            delay = max(wake - self.now, 0.0) + 1e-3
+            self.world.network.after(delay, lambda: self.plan_due(wake))
+
+    def plan_due(self, wake: float) -> None:
+        if self.planned == wake:
+            self.planned = None
+        self.plan(Tick())
 
     def did(self, one: Order | Publish | Result | Finished) -> None:
         match one:
@@ -221,9 +265,13 @@ class Process:
                 self.post.journal.weights, self.post.journal.version = weights, model.version
                 self.hold(model, self.endpoint.sign(model))
             case Result():
-                self.world.results.append(one)
+                self.world.result(one)
             case Finished():
-                self.world.finished = True
+                pass
+
+    def peer_back(self, post: Post, instance: bytes) -> None:
+        """A peer that was called lost is back on line, the same process."""
+        self.endpoint.reclaim(post.address, instance)
 
     def peer_gone(self, post: Post, instance: bytes) -> None:
         """The broker's last will of a peer."""
