@@ -193,7 +193,7 @@ def go_on(process: Afterwards, moment: Delivered) -> None:
         process.tick()
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=250)
 @given(data=st.data())
 def test_no_lie_in_a_field_breaks_a_process(
     scene: Scene, seal_up: Wrap, data: st.DataObject
@@ -211,7 +211,7 @@ def test_no_lie_in_a_field_breaks_a_process(
     event(type(true).__name__)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(data=st.data(), kind=st.integers(0, 15), junk=st.binary(max_size=60))
 def test_no_signed_junk_breaks_a_process(
     scene: Scene, seal_up: Wrap, data: st.DataObject, kind: int, junk: bytes
@@ -303,7 +303,7 @@ def answers_to(scene: Scene, context: bytes) -> list[bytes]:
     return [m.letter.data for m in given_ if context in bytes(m.letter.data)]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(data=st.data())
 def test_no_lie_inside_an_upload_breaks_a_process(
     scene: Scene, seal_up: Wrap, data: st.DataObject
@@ -327,7 +327,7 @@ def test_no_lie_inside_an_upload_breaks_a_process(
     go_on(process, moment)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(data=st.data())
 def test_no_lie_inside_an_answer_gives_another_sum(
     scene: Scene, seal_up: Wrap, data: st.DataObject

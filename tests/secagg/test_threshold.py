@@ -46,3 +46,26 @@ def test_whatever_sets_are_shown_nobody_gathers_both_kinds(
     of_b = sum(target_survives) + c
     of_k = (n - c) - sum(target_survives) + c
     assert of_b < t or of_k < t
+
+
+ROSTERS = [(n, colluders(n, one_in)) for n in range(2, 33) for one_in in (0, *range(2, 33))]
+
+
+@pytest.mark.parametrize("one_in", [0, *range(2, 33)])
+def test_in_every_roster_two_survivor_sets_cannot_both_be_signed(one_in: int) -> None:
+    """docs/protocol.md, line 5: two sets need two thresholds of signatures, of which those who
+    collude give both and the n - c honest members one each."""
+    for n in range(2, 33):
+        c = colluders(n, one_in)
+        t = threshold(n, c)
+        assert t <= n
+        assert 2 * (t - c) > n - c
+
+
+def test_in_every_roster_a_sum_has_two_honest_members_in_it() -> None:
+    """At least t survive, of whom at most c collude. Where one of two may, there is no other: a
+    roster of two hides nothing from either."""
+    for n, c in ROSTERS:
+        honest = threshold(n, c) - c
+        assert 2 * honest > n - c
+        assert honest >= 2 or (n, c) == (2, 1)

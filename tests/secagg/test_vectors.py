@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgechoir import wire
+from edgechoir.learning.fixed_point import Encoding, Figures
 from edgechoir.rounds.epoch import places_of, roster_hash, round_context
 from edgechoir.secagg.boxes import Provision, open_box, open_escrow, provide
 from edgechoir.secagg.chains import Chain, pad_seed, pair_chain
@@ -195,3 +196,29 @@ def test_two_answers_lay_the_sum_over_two_survivors_bare(vectors: Vectors, bits:
     add_pads(total, sum_seeds(bs, {absent: leaves}, vectors.context))
     plain = np.sum([known["vectors"][me] for me in survivors], axis=0)
     assert total.tolist() == (plain % 2 ** int(bits)).tolist()
+
+
+@pytest.mark.parametrize("bits", RINGS)
+def test_the_fixed_point_code_holds(vectors: Vectors, bits: str) -> None:
+    known = vectors.known["fixed_point"]
+    shape = (known["dimension"], known["devices"], known["clip"], known["max_samples"])
+    encoding = Encoding(*shape, bits=int(bits))
+    vector = encoding.encode(
+        np.array(known["delta"], np.float32),
+        known["n"],
+        Figures(known["held_out"], known["correct"], known["loss_sum"]),
+        np.array(known["noise"], np.uint32),
+    )
+    assert vector.tolist() == known["vector"][bits]
+
+
+def test_the_file_says_how_each_value_is_made(vectors: Vectors) -> None:
+    """So that nobody needs this program to check another one."""
+    told = " ".join(vectors.known["how"])
+    derived = {"roster_hash", "round_context", "pads", "shamir", "provisions", "masked"}
+    in_pairs = {"chain_at_turn_1", "chain_at_this_turn", "leaf", "box_key", "pad_seed"}
+    left = {"boxes", "escrow", "commit_b", "commit_k"}
+    for name in (*derived, *in_pairs, *left, "fixed_point"):
+        assert name in told
+    for pair in vectors.known["pairs"]:
+        assert in_pairs - {"box_key"} <= pair.keys()
