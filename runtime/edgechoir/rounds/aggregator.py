@@ -46,6 +46,7 @@ from edgechoir.rounds.epoch import (
     round_context,
 )
 from edgechoir.rounds.events import (
+    Back,
     Cancel,
     Effect,
     Event,
@@ -131,14 +132,15 @@ class Child:
 class Aggregator:
     """The whole state. `wake` is when a Tick is due.
 
-    `names` is the roster of the epoch, of whom `members` are still there; `seen` the last turn
-    begun, `prepared` what members have left for the one after it.
+    `names` is the roster of the epoch, of whom `members` are still there and `away` may come back;
+    `seen` the last turn begun, `prepared` what members have left for the one after it.
     """
 
     who: Self
     phase: Phase = Phase.GATHERING
     members: Mapping[str, Child] = field(default_factory=dict)
     pending: Mapping[str, Child] = field(default_factory=dict)
+    away: Mapping[str, Child] = field(default_factory=dict)
     kem: KemKey | None = None
     epoch: int = 0
     last_round: int = 0
@@ -276,6 +278,7 @@ def _open_epoch(s: Aggregator, now: float, entropy: Entropy) -> Step:
         phase=Phase.KEYING,
         members=members,
         pending={},
+        away={},
         kem=kem,
         epoch=epoch,
         last_round=last_round,
@@ -332,6 +335,7 @@ def _too_few(s: Aggregator, now: float, entropy: Entropy) -> Step:
         s,
         phase=Phase.GATHERING,
         members={},
+        away={},
         bundles={},
         prepared={},
         names=(),
@@ -357,6 +361,8 @@ def _gone(s: Aggregator, e: Gone, now: float, entropy: Entropy) -> Step:
     s = replace(s, pending={n: c for n, c in s.pending.items() if stays(n, c)})
     if all(stays(n, c) for n, c in s.members.items()):
         return s, []
+    if s.phase in _KEYED:
+        s = replace(s, away={**s.away, e.member: s.members[e.member]})
     s = replace(s, members=_without(s.members, e.member))
     if s.turn is not None:
         return _will_not_come(s, e.member, e.reason, now, entropy)
@@ -367,6 +373,15 @@ def _gone(s: Aggregator, e: Gone, now: float, entropy: Entropy) -> Step:
             return _close_keying(s, now, entropy)
         return s, []
     return _settle(s, now, entropy)
+
+
+def _back(s: Aggregator, e: Back, now: float, entropy: Entropy) -> Step:
+    """Still of this epoch: the next call reaches it, and it sings from the turn after that."""
+    child = s.away.get(e.member)
+    if child is None or child.entry.instance != e.instance or e.member in s.pending:
+        return s, []
+    members = dict(sorted({**s.members, e.member: child}.items()))
+    return replace(s, members=members, away=_without(s.away, e.member)), []
 
 
 def _without(members: Mapping[str, Child], *names: str) -> dict[str, Child]:
@@ -769,6 +784,7 @@ MOVES: Final[dict[tuple[Phase, type], Move]] = {
     **{(phase, wire.Consent): _late for phase in Phase},
     **{(phase, wire.Answer): _late for phase in Phase},
     **{(phase, Gone): _gone for phase in Phase},
+    **{(phase, Back): _back for phase in Phase},
     **{(phase, Cancel): _cancel for phase in Phase},
     **{(phase, wire.Prepare): _prepare for phase in _KEYED},
     (Phase.GATHERING, Tick): _ready_due,

@@ -18,7 +18,7 @@ from edgechoir import wire
 from edgechoir.errors import BadModel, RemoteError
 from edgechoir.identity.envelope import Envelope, Signer, Verifier
 from edgechoir.identity.gate import Gate
-from edgechoir.rounds.events import Effect, Event, Received, Refused, ToAll, ToChild, ToParent
+from edgechoir.rounds.events import Back, Effect, Event, Received, Refused, ToAll, ToChild, ToParent
 from edgechoir.rounds.joint import Joint, shift, step
 from edgechoir.types import Address, Entropy
 
@@ -108,6 +108,9 @@ class Endpoint:
     def reclaim(self, address: Address, instance: bytes) -> None:
         """A peer's process that was given up is back."""
         self._gate.reclaim(address, instance)
+        if self.joint.down is not None:
+            back = Back(str(address.member), instance)
+            self.joint, _ = step(self.joint, back, self._latest, self._entropy)
 
 
 def _model(opened: Envelope, data: bytes) -> ModelArrived:

@@ -123,6 +123,14 @@ class Gone:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Back:
+    """(Aggregator) This process of a child is on line again after it was called gone."""
+
+    member: str
+    instance: bytes
+
+
 # ---- what is asked for
 
 
@@ -232,6 +240,7 @@ Event = (
     | Order
     | Cancel
     | Gone
+    | Back
 )
 Effect = (
     ToParent

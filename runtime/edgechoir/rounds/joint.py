@@ -14,6 +14,7 @@ from edgechoir.rounds import aggregator, participant
 from edgechoir.rounds.aggregator import Aggregator
 from edgechoir.rounds.events import (
     Abandon,
+    Back,
     Begin,
     Cancel,
     Contribution,
@@ -99,7 +100,7 @@ def _route(joint: Joint, event: Event) -> list[tuple[str, Event]]:
     if isinstance(event, Received):
         above = joint.up is not None and event.sender == joint.up.who.parent
         return [("up" if above or joint.down is None else "down", event)]
-    below = isinstance(event, Order | Cancel | Gone)
+    below = isinstance(event, Order | Cancel | Gone | Back)
     return [("down" if below else "up", event)]
 
 
