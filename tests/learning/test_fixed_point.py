@@ -370,3 +370,48 @@ def test_a_vector_within_its_devices_bound_passes_and_one_beyond_does_not(bits: 
                 encoding.within(vector, devices)
     with pytest.raises(BadUpdate, match="what 11 devices"):
         encoding.within(np.zeros_like(vector), 11)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    devices=st.integers(1, (HALF[16] - 1) // 2),
+    rows=st.lists(
+        st.tuples(
+            st.integers(1, 2**FIGURE_BITS - 1),
+            st.integers(0, 2**FIGURE_BITS - 1),
+            st.floats(0, 1),
+            st.floats(0, 1),
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+)
+def test_sums_of_figures_are_exact_in_the_narrow_ring_up_to_their_bound(
+    devices: int, rows: list[tuple[int, int, float, float]]
+) -> None:
+    """However the limbs carry; only the loss has a step, and is cut down to it."""
+    encoding = Encoding(1, devices, 1.0, 2**FIGURE_BITS - 1, 16)
+    zeros, noise = np.zeros(1, np.float32), constant_noise(1, 0)
+    told = [
+        (n, Figures(held, int(held * right), held / 1024 * loss))
+        for n, held, right, loss in rows[:devices]
+    ]
+    total = encoding.decode(add([encoding.encode(zeros, n, one, noise) for n, one in told]))
+    assert total.samples == sum(n for n, _ in told)
+    assert total.devices == len(told)
+    assert total.held_out == sum(one.held_out for _, one in told)
+    if total.held_out:
+        assert total.accuracy == sum(one.correct for _, one in told) / total.held_out
+        steps = sum(int(one.loss_sum * 1024) for _, one in told)
+        assert total.loss == steps / 1024 / total.held_out
+
+
+def test_both_rings_tell_of_the_same_update_but_for_their_step() -> None:
+    delta = np.random.default_rng(4).normal(0, 0.2, 500).astype(np.float32)
+    errors = {}
+    for bits in WIDTHS:
+        encoding = Encoding(500, 20, 1.0, 100, bits)
+        vectors = [encoding.encode(delta, 100, Figures(), noise_of(500, i)) for i in range(20)]
+        errors[bits] = np.abs(encoding.decode(add(vectors)).delta - delta).max()
+        assert errors[bits] <= 1 / encoding.scale + 1e-7
+    assert errors[32] < 1e-6 < errors[16]
