@@ -94,6 +94,23 @@ def test_a_process_that_came_back_holds_its_place_again(message: Envelope) -> No
         gate.admit(replace(message, instance=B))
 
 
+def test_a_process_lost_before_it_was_heard_is_let_in_once_it_is_back(message: Envelope) -> None:
+    """Its predecessor had been followed, and the broker's word of its own end came first."""
+    gate, second = Gate(8), replace(message, instance=b"process2")
+    gate.admit(message)
+    gate.release(message.sender, message.instance)
+    gate.release(second.sender, second.instance)
+    with pytest.raises(Replayed):
+        gate.admit(second)
+    gate.reclaim(second.sender, second.instance)
+    gate.admit(second)
+    with pytest.raises(Replayed):
+        gate.admit(replace(message, sequence=message.sequence + 1))
+    gate.reclaim(message.sender, message.instance)  # once followed, it stays ended
+    with pytest.raises(Replayed):
+        gate.admit(replace(message, sequence=message.sequence + 1))
+
+
 def test_no_release_is_needed_of_a_stranger(message: Envelope) -> None:
     gate = Gate(10)
     gate.release(message.sender, message.instance)

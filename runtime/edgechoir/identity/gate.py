@@ -6,7 +6,8 @@ sequence number it let in. Rules for an envelope whose signature has been checke
 - the instance followed: in, if its number is above the last one of its kind; else Replayed.
   Per kind, because messages of different kinds take different topics and may overtake each other
   (a small reveal answer and a bulk upload; retained plan and roster in any order).
-- an instance followed earlier: Replayed.
+- an instance followed earlier: Replayed; so is one that ended before it had ever spoken here, until
+  it is said to be back.
 - another instance: DuplicateIdentity while the one followed is alive; if it was released (it said
   goodbye, or the broker's last will said `lost`), the new one takes its place.
 
@@ -38,6 +39,8 @@ class _Followed:
     last: dict[int, int] = field(default_factory=dict)
     """kind (one byte) -> sequence number last let in."""
     retired: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_RETIRED))
+    unheard: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_RETIRED))
+    """Processes that ended while another was followed: nothing of theirs could be replayed."""
 
 
 class Gate:
@@ -54,7 +57,7 @@ class Gate:
         if followed is None:
             self._make_room(sender)
             followed = _Followed(instance, alive=not retained)
-        elif instance in followed.retired:
+        elif instance in followed.retired or instance in followed.unheard:
             raise Replayed(f"{sender}: a message of process {instance.hex()}, which has ended")
         elif instance != followed.instance:
             if retained:
@@ -68,7 +71,9 @@ class Gate:
                     "is alive; two devices may hold the same key"
                 )
             followed.retired.append(followed.instance)
-            followed = _Followed(instance, alive=True, retired=followed.retired)
+            followed = _Followed(
+                instance, alive=True, retired=followed.retired, unheard=followed.unheard
+            )
         last = followed.last.get(envelope.kind, -1)
         if envelope.sequence <= last:
             raise Replayed(f"{sender}: number {envelope.sequence} after {last}")
@@ -90,14 +95,18 @@ class Gate:
         elif followed.instance == instance:
             followed.alive = False
             followed.released = True
-        elif instance not in followed.retired:
-            followed.retired.append(instance)
+        elif instance not in followed.retired and instance not in followed.unheard:
+            followed.unheard.append(instance)
 
     def reclaim(self, sender: Address, instance: bytes) -> None:
         """A process that was reported lost is back on line, the same one."""
         followed = self._senders.get(sender)
-        if followed is not None and followed.instance == instance:
+        if followed is None:
+            return
+        if followed.instance == instance:
             followed.released = False
+        elif instance in followed.unheard:
+            followed.unheard.remove(instance)
 
     def _make_room(self, newcomer: Address) -> None:
         if len(self._senders) < self._limit:
