@@ -1246,15 +1246,21 @@ def test_an_order_that_still_waits_can_be_cancelled(stage: Stage, order: OrderOf
     assert not stage.sums("cloud")
 
 
-def test_one_order_is_carried_out_at_a_time(stage: Stage, order: OrderOf) -> None:
-    """A second one while the first still waits is the host's mistake."""
+@pytest.mark.parametrize(
+    ("lacking", "phase"), [(wire.Bundles, Phase.KEYING), (wire.Prepare, Phase.READY)]
+)
+def test_one_order_is_carried_out_at_a_time(
+    stage: Stage, order: OrderOf, lacking: type[wire.Message], phase: Phase
+) -> None:
+    """A second one while the first still waits is the host's mistake: nobody would be told that
+    the first has failed."""
     stage.add("cloud", "cloud", limits=Limits(expected=3))
     for name in DEVICES:
         stage.device(name, "cloud")
-    held_back(stage, "dev-3", wire.Prepare)
+    held_back(stage, "dev-3", lacking)
     stage.begin()
     stage.happen("cloud", order(1))
-    assert down(stage).phase is Phase.READY
+    assert down(stage).phase is phase
     with pytest.raises(LocalError, match="round 2 is ordered while round 1 waits to begin"):
         stage.happen("cloud", order(2))
 

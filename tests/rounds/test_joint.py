@@ -104,6 +104,22 @@ def test_a_deadline_missed_below_is_told_above_before_its_own_has_passed(tree: S
     assert reason.endswith("node-2 gave up (1 uploads, 2 are needed: dev-21 had not uploaded)")
 
 
+def test_answers_missed_below_are_told_above_before_its_uploads_are_due(tree: Stage) -> None:
+    """The last that can go wrong in a node, at the last moment."""
+
+    def carry(letter: Letter) -> list[Letter]:
+        answers = letter.data[3] == wire.Answer.KIND
+        return [] if answers and letter.sender == "dev-22" else [letter]
+
+    tree.carry = carry
+    tree.order("cloud", 1, deadline=10.0)
+    tree.advance(9.0)
+    below = "1 answers, 2 are needed; silent: dev-22"
+    assert tree.failures("node-2") == [(1, below)]
+    assert tree.failures("cloud") == [(1, f"1 uploads, 2 are needed: node-2 gave up ({below})")]
+    assert Limits().collecting > HEADROOM
+
+
 def test_a_node_whose_device_is_away_gives_the_sum_of_the_others(stage: Stage) -> None:
     """Three beneath it, so one may be absent; above, nobody notices but by the count."""
     stage.add("cloud", "cloud", limits=Limits(expected=2))

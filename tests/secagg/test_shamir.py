@@ -108,9 +108,12 @@ def test_shares_of_no_32_byte_secret_do_not_belong_together() -> None:
         (bytes(32), 0, [1]),
         (bytes(32), 3, [1, 2]),
         (bytes(32), 1, [0, 1]),
+        (bytes(32), 2, [1, 1]),
+        (bytes(32), 1, [1, 2, 1]),
+        (bytes(32), 1, []),
     ],
 )
 def test_what_cannot_be_shared_is_our_own_error(secret: bytes, t: int, xs: list[int]) -> None:
-    """A share at 0 would be the secret itself."""
+    """A share at 0 would be the secret itself, and two at one place are one."""
     with pytest.raises(LocalError, match="cannot share"):
         split(secret, t, xs, entropy_of(1, "shares"))

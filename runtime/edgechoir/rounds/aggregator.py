@@ -456,15 +456,15 @@ def _keep_prepared(s: Aggregator, name: str, prepare: wire.Prepare) -> Aggregato
 
 
 def _ordered(s: Aggregator, e: Order, now: float, entropy: Entropy) -> Step:
-    if s.order is not None:
-        raise LocalError(f"round {e.round} is ordered while round {s.order.round} waits to begin")
-    s = replace(s, order=e)
+    s, _ = _order_later(s, e, now, entropy)
     if s.pending and s.members.keys() <= _renewed(s).keys():
         return _open_epoch(s, now, entropy)  # let in who waits before the turn begins
     return _try_start(s, now, entropy)
 
 
 def _order_later(s: Aggregator, e: Order, now: float, entropy: Entropy) -> Step:
+    if s.order is not None:
+        raise LocalError(f"round {e.round} is ordered while round {s.order.round} waits to begin")
     return replace(s, order=e), []
 
 

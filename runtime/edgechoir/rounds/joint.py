@@ -34,8 +34,9 @@ from edgechoir.rounds.events import (
 from edgechoir.rounds.participant import Participant, Phase
 from edgechoir.types import Entropy
 
-HEADROOM = 0.8
-"""A tier's own deadline as a share of its parent's, so that its reason arrives before it."""
+HEADROOM = 0.7
+"""A tier's own deadline as a share of its parent's: less than the part of it that uploads have
+(`aggregator.Limits.collecting`), so that its sum, or its reason, arrives in time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,9 @@ SHARE_BYTES: Final = 33
 
 def split(secret: bytes, t: int, xs: Sequence[int], entropy: Entropy) -> dict[int, bytes]:
     """Shares [33 bytes each] by x for the places `xs`, all from 1 up and different."""
-    if len(secret) != SECRET_BYTES or not 1 <= t <= len(xs) or min(xs) < 1:
-        raise LocalError(f"cannot share {len(secret)} bytes among {len(xs)} with threshold {t}")
+    n = len(set(xs))
+    if len(secret) != SECRET_BYTES or not 1 <= t <= n or n < len(xs) or min(xs) < 1:
+        raise LocalError(f"cannot share {len(secret)} bytes among {list(xs)} with threshold {t}")
     # 64 bytes modulo a 257-bit prime: the bias is below 2^-255.
     coefficients = [int.from_bytes(entropy(64)) % PRIME for _ in range(t - 1)]
     coefficients.append(int.from_bytes(secret))
