@@ -697,6 +697,24 @@ def test_boxes_that_do_not_open_are_counted_and_the_turn_goes_on(trio: Stage) ->
     assert set(state.turn.held) == {"dev-1", "dev-3"}
 
 
+def test_a_call_for_another_member_is_out_of_place(trio: Stage) -> None:
+    """A broker delivers it to the wrong one: its own, which comes after it, is the one that counts.
+    Else it would hold no share of anybody, and its answer would open nothing."""
+    before = up(trio)
+    left = trio.voices["cloud"].down.prepared
+    plan = wire.encode(plan_for(trio))
+    for other in ("dev-2", "dev-3"):
+        boxes = tuple((by, dict(one.boxes)[other]) for by, one in left.items() if by != other)
+        outcomes = show(trio, wire.Call(plan, boxes))
+        assert "a call for another member" in str(refusal(outcomes).error)
+    assert up(trio) is before
+    assert trio.voices["dev-1"].endpoint.drops == {"out_of_place": 2}
+    call(trio, plan_for(trio))
+    turn = up(trio).turn
+    assert turn is not None
+    assert set(turn.held) == set(DEVICES)
+
+
 def test_a_box_that_is_not_there_is_counted(trio: Stage) -> None:
     show(trio, wire.Call(wire.encode(plan_for(trio)), ()))
     assert [str(one) for one in trio.refusals("dev-1")] == [

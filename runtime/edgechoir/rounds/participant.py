@@ -355,6 +355,9 @@ def _call(s: Participant, e: Received, now: float, entropy: Entropy) -> Step:
     plan = wire.decode_as(wire.Plan, message.plan)
     if plan.epoch != s.epoch or plan.roster != s.roster:
         raise OutOfPlace(f"a plan for epoch {plan.epoch}, this is epoch {s.epoch}")
+    if s.who.name in dict(message.boxes):
+        # Replayed by whoever can: taken for ours, it would leave us without the others' shares.
+        raise OutOfPlace("a call for another member, with a box of this one's own in it")
     if plan.turn <= s.seen:
         raise Replayed(f"plan of turn {plan.turn}, turn {s.seen} has been seen")
     if plan.turn > s.seen + MAX_SKIP:
