@@ -1,6 +1,7 @@
 """The demo touches nothing but its own directory, and says what it cannot do."""
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from edgechoir.bundle.load import load_bundle
 from edgechoir.demo.show import MARK, Options, bundle_path, fresh, show
 from edgechoir.errors import OperatorError
+from edgechoir.training.trainer import available
 
 
 def test_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
@@ -50,3 +52,15 @@ def test_the_bundle_of_the_digits_comes_with_the_package() -> None:
     bundle = load_bundle(bundle_path())
     assert bundle.manifest.input_shape == (64,)
     assert len(bundle.manifest.outputs) == 10
+
+
+def test_a_broker_that_cannot_start_ends_the_demo_with_its_reason(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    if not available():
+        pytest.skip("the extra 'train' is not installed")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        port = int(taken.getsockname()[1])
+        options = Options(tmp_path / "demo", 3, "auto", port, 0, None)
+        with pytest.raises(OperatorError, match=f"127.0.0.1:{port} is taken by another program"):
+            asyncio.run(show(options, {}))

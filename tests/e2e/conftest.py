@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import shutil
 import signal
 import socket
@@ -43,17 +44,32 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def running_in(folder: Path) -> list[str]:
-    """The command lines of the processes that have to do with a folder."""
-    found = []
+def running(words: str) -> dict[int, str]:
+    """The processes with these words on their command line: process id -> the whole line."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
+            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue  # it has ended meanwhile
-        if any(os.fsencode(folder) in word for word in words):
-            found.append(f"{process.name}: {b' '.join(words).decode(errors='replace')}")
+        if words in line:
+            found[int(process.name)] = line
     return found
+
+
+def left_running(words: str) -> list[str]:
+    """Those that have not ended within STOP_S: a worker sees its parent end a little later."""
+    deadline = time.monotonic() + STOP_S
+    for pid in running(words):
+        try:
+            process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            select.select([process], [], [], max(0.0, deadline - time.monotonic()))
+        finally:
+            os.close(process)
+    return list(running(words).values())
 
 
 @dataclass(slots=True)
@@ -102,6 +118,8 @@ class Fleet:
     folder: Path
     seats: dict[str, Seat]
     port: int
+    intruder: MemberPaths
+    """A device with a valid certificate that is in nobody's roster."""
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, *members: str) -> None:
@@ -142,15 +160,6 @@ class Fleet:
     def kill_all(self) -> None:
         for name in reversed(tuple(self.running)):  # the broker last
             self.kill(name)
-
-    def enrol(self, tier: str, member: str) -> MemberPaths:
-        """Files of a member without a process."""
-        home = self.folder / "enrolled" / member
-        now = time.time()
-        request = make_request(home, FEDERATION, member, tier, os.urandom).read_bytes()
-        issued = sign_request(self.folder / "ca", request, tier, now, 7, os.urandom, None)
-        install_certificate(home, issued.pem, (self.folder / "ca" / "ca.crt").read_bytes(), now)
-        return MemberPaths(home)
 
     def identity(self, member: str) -> MemberPaths:
         return MemberPaths(self.seats[member].directory / "identity")
@@ -208,6 +217,15 @@ class Fleet:
                 await asyncio.wait([following])
 
 
+def enrol(ca: Path, home: Path, tier: str, member: str) -> MemberPaths:
+    """The files of a member without a process."""
+    now = time.time()
+    request = make_request(home, FEDERATION, member, tier, os.urandom).read_bytes()
+    issued = sign_request(ca, request, tier, now, 7, os.urandom, None)
+    install_certificate(home, issued.pem, (ca / "ca.crt").read_bytes(), now)
+    return MemberPaths(home)
+
+
 @contextmanager
 def fleet_of(folder: Path, tree: Tree, rounds: int) -> Iterator[Fleet]:
     """A laid out fleet with its broker running; nothing of it runs after the block."""
@@ -222,18 +240,21 @@ def fleet_of(folder: Path, tree: Tree, rounds: int) -> Iterator[Fleet]:
     parts, _ = shared_out(digits(), sum(seat.tier == "device" for seat in seats), seed=0)
     port = free_port()
     broker = lay_out(folder, seats, bundle, parts, rounds, port, "auto")
-    fleet = Fleet(folder, {seat.member: seat for seat in seats}, port)
+    intruder = enrol(folder / "ca", folder / "intruder", "device", "dev-9")
+    fleet = Fleet(folder, {seat.member: seat for seat in seats}, port, intruder)
     listen = ("--address", HOST, "--port", str(port), "--kind", "mosquitto")
     try:
         fleet.run("broker", folder / "broker.log", "broker", str(broker), *listen)
         yield fleet
     finally:
         fleet.kill_all()
-        left = running_in(folder)
+        left = left_running(str(folder))
     assert left == []
 
 
 FleetOf = Callable[[Path, Tree, int], Any]
+Running = Callable[[str], dict[int, str]]
+LeftRunning = Callable[[str], list[str]]
 
 
 @pytest.fixture(scope="session")
@@ -241,6 +262,11 @@ def make_fleet() -> FleetOf:
     return fleet_of
 
 
-@pytest.fixture(scope="session")
-def left_running() -> Callable[[Path], list[str]]:
-    return running_in
+@pytest.fixture(scope="session", name="running")
+def give_running() -> Running:
+    return running
+
+
+@pytest.fixture(scope="session", name="left_running")
+def give_left_running() -> LeftRunning:
+    return left_running

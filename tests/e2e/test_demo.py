@@ -7,19 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from edgechoir.broker.mosquitto_process import find_mosquitto
 from edgechoir.demo.layout import DEVICES
 
+if TYPE_CHECKING:
+    from tests.e2e.conftest import LeftRunning, Running
+
 pytestmark = [pytest.mark.e2e, pytest.mark.torch, pytest.mark.timeout(240)]
 
 ROUNDS = 3
-LeftRunning = Callable[[Path], list[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -80,11 +81,11 @@ def test_the_demo_runs_to_its_end_and_prints_its_outcome(
     assert json.loads((directory / "outcome.json").read_text()) == found
     log = (directory / "broker.log").read_text()
     assert f"{broker} broker of digits" in log
-    assert left_running(tmp_path) == []
+    assert left_running(str(tmp_path)) == []
 
 
 def test_ctrl_c_ends_the_demo_and_all_that_it_has_started(
-    tmp_path: Path, left_running: LeftRunning
+    tmp_path: Path, running: Running, left_running: LeftRunning
 ) -> None:
     with subprocess.Popen(
         command(tmp_path / "demo"),
@@ -99,9 +100,9 @@ def test_ctrl_c_ends_the_demo_and_all_that_it_has_started(
         for line in demo.stdout:
             if "starting members" in line:
                 break
-        assert len(left_running(tmp_path)) > DEVICES
+        assert len(running(str(tmp_path))) > DEVICES
         demo.send_signal(signal.SIGINT)
         rest = demo.stdout.read()
-        assert demo.wait(20) == 130
+        assert demo.wait(20) == 130, rest
         assert "Traceback" not in rest
-    assert left_running(tmp_path) == []
+    assert left_running(str(tmp_path)) == []

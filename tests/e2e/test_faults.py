@@ -8,8 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +26,7 @@ from edgechoir.monitor.status import MemberState
 from edgechoir.transport.blobs import Assembler, split
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Fleet, FleetOf
+    from tests.e2e.conftest import Fleet, FleetOf, LeftRunning
 
     from edgechoir.fleet.enrolment import MemberPaths
     from edgechoir.types import Floats
@@ -55,17 +54,11 @@ def fleet(make_fleet: FleetOf, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield fleet
 
 
-@pytest.fixture(scope="module")
-def intruder(fleet: Fleet) -> MemberPaths:
-    """A member with a valid certificate, in nobody's roster."""
-    return fleet.enrol("device", "dev-9")
-
-
 # ---- a device that dies
 
 
 def test_a_device_killed_in_a_round_is_left_out_and_takes_part_again(
-    fleet: Fleet, left_running: Callable[[Path], list[str]]
+    fleet: Fleet, left_running: LeftRunning
 ) -> None:
     async def trial() -> None:
         async with fleet.view() as view:
@@ -80,7 +73,7 @@ def test_a_device_killed_in_a_round_is_left_out_and_takes_part_again(
                 assert metrics.seconds < DEADLINE_S
                 assert metrics.outcome == "done" or "dev-2" in (metrics.reason or "")
             # Its training worker has gone with it.
-            assert not any(f"--parent {killed}" in line for line in left_running(fleet.folder))
+            assert await asyncio.to_thread(left_running, f"--parent {killed}") == []
             fleet.start("dev-2")
             await view.is_state("dev-2", MemberState.ONLINE)
             await view.rounds(2, devices=4)
@@ -180,10 +173,9 @@ def captured_upload(fleet: Fleet) -> bytes:
     raise AssertionError("no upload among twelve messages")
 
 
-def test_bad_messages_to_a_node_are_counted_by_reason_and_rounds_go_on(
-    fleet: Fleet, intruder: MemberPaths
-) -> None:
+def test_bad_messages_to_a_node_are_counted_by_reason_and_rounds_go_on(fleet: Fleet) -> None:
     async def trial() -> None:
+        intruder = fleet.intruder
         async with fleet.view() as view:
             await view.rounds(1, devices=4)
             real = await asyncio.to_thread(captured_upload, fleet)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from edgechoir.monitor.status import MemberState, Status, parse_at
 from edgechoir.transport.topics import parse
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Fleet, FleetOf
+    from tests.e2e.conftest import Fleet, FleetOf, LeftRunning
 
     from edgechoir.monitor.records import Metrics
 
@@ -41,7 +41,7 @@ def fleet(make_fleet: FleetOf, tmp_path: Path) -> Iterator[Fleet]:
 
 
 def test_a_tree_learns_tells_a_monitor_and_stops_without_a_trace(
-    fleet: Fleet, left_running: Callable[[Path], list[str]]
+    fleet: Fleet, left_running: LeftRunning
 ) -> None:
     async def trial() -> None:
         async with fleet.view() as view:
@@ -71,7 +71,7 @@ def test_a_tree_learns_tells_a_monitor_and_stops_without_a_trace(
 
     asyncio.run(trial())
     assert fleet.stop("broker") == {"broker": 0}
-    assert left_running(fleet.folder) == []
+    assert left_running(str(fleet.folder)) == []
 
 
 def check_learning(done: Sequence[Metrics]) -> None:

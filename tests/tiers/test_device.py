@@ -285,18 +285,29 @@ def test_samples_out_of_range_are_counted_and_not_stored(
 def test_samples_that_come_again_do_not_make_enough_to_train_on(
     federation: Federation, samples: Path
 ) -> None:
+    """Of two devices with forty samples each, only the one that asks for forty takes part."""
+
     async def trial() -> None:
         federation.identity("cloud", "cloud")
-        config = federation.device(
-            "dev-1",
-            sensor={"source": "replay", "path": str(samples), "rate_hz": 400.0},
-            training={"min_samples": 41},
-        )
         async with federation.running() as running:
-            running.start("dev-1", federation.run_device(config))
-            await answering(running, 500)
-            status = running.status("dev-1")
-            assert status.round is not None
-            assert status.round.phase == "idle"
+            for name, enough in (("dev-1", 41), ("dev-2", 40)):
+                config = federation.device(
+                    name,
+                    sensor={"source": "replay", "path": str(samples), "rate_hz": 400.0},
+                    training={"min_samples": enough},
+                )
+                running.start(name, federation.run_device(config))
+            await answering(running, 100)  # the replay has come round twice
+            await running.until(
+                lambda seen: (
+                    "dev-2" in seen.statuses
+                    and (at := seen.statuses["dev-2"].round) is not None
+                    and at.phase == "joining"
+                ),
+                "dev-2 joining",
+            )
+            at = running.status("dev-1").round
+            assert at is not None
+            assert at.phase == "idle"
 
     asyncio.run(trial())

@@ -110,43 +110,48 @@ async def _run_fleet(
         options.tell(_line(metrics, len(seen.rounds), options.rounds))
 
     async with fatal_is_plain(), asyncio.TaskGroup() as group:
+        watching = group.create_task(running.ended(), name="broker")
         await _until_listening(monitor.broker.host, monitor.broker.port)
-        async with link_of(monitor, member, None) as link:
-            for seat in seats(directory):
-                if seat.tier != "monitor":
-                    await running.start_seat(seat)
-            watching = group.create_task(running.ended(), name="processes")
-            await link.connected(BROKER_S)
-            following = group.create_task(follow(link, seen, on_round), name="follow")
-            options.tell("broker is up (TLS, client certificates, access rules); starting members")
+        watching.cancel()
+    # The group within the link: who follows must have ended before the link does.
+    async with (
+        link_of(monitor, member, None) as link,
+        fatal_is_plain(),
+        asyncio.TaskGroup() as group,
+    ):
+        for seat in seats(directory):
+            if seat.tier != "monitor":
+                await running.start_seat(seat)
+        watching = group.create_task(running.ended(), name="processes")
+        await link.connected(BROKER_S)
+        following = group.create_task(follow(link, seen, on_round), name="follow")
+        options.tell("broker is up (TLS, client certificates, access rules); starting members")
+        await seen.until(
+            lambda s: s.online("device") == DEVICES, FIRST_ROUND_S, "every device on line"
+        )
+        options.tell(f"{DEVICES} devices infer, {time.monotonic() - began:.1f} s after the start")
+        await seen.until(lambda s: bool(s.rounds), FIRST_ROUND_S, "a first round")
+        while not seen.rounds[-1].final:
+            count = len(seen.rounds)
             await seen.until(
-                lambda s: s.online("device") == DEVICES, FIRST_ROUND_S, "every device on line"
-            )
-            options.tell(
-                f"{DEVICES} devices infer, {time.monotonic() - began:.1f} s after the start"
-            )
-            await seen.until(lambda s: bool(s.rounds), FIRST_ROUND_S, "a first round")
-            while not seen.rounds[-1].final:
-                count = len(seen.rounds)
-                await seen.until(
-                    lambda s, n=count: len(s.rounds) > n,  # type: ignore[misc]
-                    ROUND_S,
-                    f"a round after {count}",
-                )
-            version = options.rounds
-            await seen.until(
-                lambda s: all(
-                    status.model is not None and status.model.version >= version
-                    for status in s.statuses.values()
-                    if status.tier == "device"
-                ),
+                lambda s, n=count: len(s.rounds) > n,  # type: ignore[misc]
                 ROUND_S,
-                "the last model on every device",
+                f"a round after {count}",
             )
-            watching.cancel()
-            # Members first, so that each can say goodbye to the broker.
-            await running.stop(*(s.member for s in seats(directory) if s.tier != "monitor"))
-            following.cancel()
+        version = options.rounds
+        await seen.until(
+            lambda s: all(
+                status.model is not None and status.model.version >= version
+                for status in s.statuses.values()
+                if status.tier == "device"
+            ),
+            ROUND_S,
+            "the last model on every device",
+        )
+        watching.cancel()
+        # Members first, so that each can say goodbye to the broker.
+        await running.stop(*(s.member for s in seats(directory) if s.tier != "monitor"))
+        following.cancel()
 
 
 async def _until_listening(host: str, port: int) -> None:
