@@ -111,6 +111,32 @@ def test_a_process_lost_before_it_was_heard_is_let_in_once_it_is_back(message: E
         gate.admit(replace(message, sequence=message.sequence + 1))
 
 
+def test_a_process_long_ended_makes_room_for_the_one_whose_status_is_seen(
+    message: Envelope,
+) -> None:
+    """Its message came out of a queue, or of a replay, and was the first that was heard."""
+    gate, living = Gate(8), replace(message, instance=b"process2")
+    gate.admit(message)
+    with pytest.raises(DuplicateIdentity):
+        gate.admit(living)
+    gate.reclaim(living.sender, living.instance)
+    gate.admit(living)
+    with pytest.raises(Replayed):
+        gate.admit(replace(message, sequence=message.sequence + 1))
+
+
+def test_a_process_confirmed_by_its_status_makes_no_room_for_a_second_one(
+    message: Envelope,
+) -> None:
+    gate, second = Gate(8), replace(message, instance=b"process2")
+    gate.admit(message)
+    gate.reclaim(message.sender, message.instance)
+    gate.reclaim(second.sender, second.instance)
+    with pytest.raises(DuplicateIdentity):
+        gate.admit(second)
+    gate.admit(replace(message, sequence=message.sequence + 1))
+
+
 def test_no_release_is_needed_of_a_stranger(message: Envelope) -> None:
     gate = Gate(10)
     gate.release(message.sender, message.instance)

@@ -15,6 +15,10 @@ A message delivered from the broker's retained store proves nothing about who is
 instance seen only there holds no claim, and none displaces another by it: the store may still hold
 what a process long ended has left. Say `retained=True` for it.
 
+A message of a process long ended may be the first that is heard, out of a queue at the broker or
+from somebody who replays. It holds the place only until the sender's status shows another process
+on line, unless its own status has confirmed it before.
+
 What it does not do: it forgets all but the last `MAX_RETIRED` instances of a sender, and a sender
 that was released when room is needed; a replay from so long ago must be refused by what it says
 (round, epoch), which the protocols bind into every body.
@@ -36,6 +40,7 @@ class _Followed:
     instance: bytes
     alive: bool
     released: bool = False
+    confirmed: bool = False
     last: dict[int, int] = field(default_factory=dict)
     """kind (one byte) -> sequence number last let in."""
     retired: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_RETIRED))
@@ -99,14 +104,19 @@ class Gate:
             followed.unheard.append(instance)
 
     def reclaim(self, sender: Address, instance: bytes) -> None:
-        """A process that was reported lost is back on line, the same one."""
+        """The sender's status shows this process on line, perhaps after it was reported lost."""
         followed = self._senders.get(sender)
         if followed is None:
             return
         if followed.instance == instance:
             followed.released = False
-        elif instance in followed.unheard:
+            followed.confirmed = True
+            return
+        if instance in followed.unheard:
             followed.unheard.remove(instance)
+        if not followed.confirmed and instance not in followed.retired:
+            followed.alive = False
+            followed.released = True
 
     def _make_room(self, newcomer: Address) -> None:
         if len(self._senders) < self._limit:

@@ -171,6 +171,10 @@ class World:
         for peer in post.near():
             if peer.lost is not None:
                 post.process.peer_gone(peer, peer.lost)
+        for peer in post.near():  # the status of each shows the others that it is on line
+            if peer.process is not None and peer.process.alive:
+                post.process.peer_back(peer, peer.process.instance)
+                peer.process.peer_back(post, post.process.instance)
         post.process.begin()
         for child in post.children:
             if child.process is not None and post.generations > 1:
