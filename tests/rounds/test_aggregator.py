@@ -18,6 +18,7 @@ from edgechoir.rounds.agreement import make_consent, make_receipt
 from edgechoir.rounds.cohort import Turn, masked_vector, open_upload
 from edgechoir.rounds.epoch import answer_info, upload_info
 from edgechoir.rounds.events import (
+    Back,
     Begin,
     Cancel,
     Gone,
@@ -1325,3 +1326,30 @@ def test_a_child_gone_while_unmasking_is_in_the_sum_and_not_waited_for(waiting: 
     assert done.survivors == ("dev-1", "dev-2")
     assert np.array_equal(done.total, waiting.plain_sum(done))
     assert tuple(down(waiting).members) == ("dev-2", "dev-3")
+
+
+def test_a_child_that_was_only_cut_off_is_back_in_the_same_epoch(trio: Stage) -> None:
+    """Its next call finds it where it was, and it sings from the turn after that."""
+    voice = trio.voices["dev-3"]
+    trio.lose("dev-3")
+    trio.order("cloud", 1)
+    trio.voices["dev-3"] = voice
+    trio.voices["cloud"].endpoint.reclaim(voice.identity.address, voice.instance)
+    trio.happen("cloud", Back("dev-3", voice.instance))
+    assert tuple(down(trio).members) == DEVICES
+    trio.order("cloud", 2)
+    trio.advance(down(trio).who.limits.preparing + 0.1)
+    assert trio.sums("cloud")[-1].survivors == DEVICES[:2]
+    trio.order("cloud", 3)
+    done = trio.sums("cloud")[-1]
+    assert (done.plan.epoch, done.survivors) == (1, DEVICES)
+    assert np.array_equal(done.total, trio.plain_sum(done))
+
+
+def test_another_process_of_a_lost_child_is_not_the_one_that_is_back(trio: Stage) -> None:
+    voice = trio.voices["dev-3"]
+    trio.lose("dev-3")
+    before = down(trio)
+    trio.happen("cloud", Back("dev-3", b"another!"))
+    trio.happen("cloud", Back("stranger", voice.instance))
+    assert down(trio) is before

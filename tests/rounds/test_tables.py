@@ -12,6 +12,7 @@ from edgechoir import wire
 from edgechoir.errors import LocalError, OutOfPlace
 from edgechoir.rounds import aggregator, participant
 from edgechoir.rounds.events import (
+    Back,
     Begin,
     Cancel,
     Contribution,
@@ -49,7 +50,7 @@ TO_PARTICIPANT: Final = (
     MaskReady,
     Tick,
 )
-TO_AGGREGATOR: Final = (Order, Cancel, Gone, Tick)
+TO_AGGREGATOR: Final = (Order, Cancel, Gone, Back, Tick)
 Up, Down = participant.Phase, aggregator.Phase
 
 MESSAGES: Final[dict[type, wire.Message]] = {
@@ -134,6 +135,7 @@ def events_of(stage: Stage, order: OrderOf, sender: str) -> dict[type, Event]:
         order(9),
         Cancel(9, "?"),
         Gone("dev-9", bytes(8), "?"),
+        Back("dev-9", bytes(8)),
     ]
     return {**received, **{type(event): event for event in own}}
 
