@@ -120,12 +120,16 @@ class Fleet:
     port: int
     intruder: MemberPaths
     """A device with a valid certificate that is in nobody's roster."""
+    broker: tuple[str, ...] = ()
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, *members: str) -> None:
         for member in members:
             seat = self.seats[member]
             self.run(member, seat.log, seat.tier, str(seat.config))
+
+    def start_broker(self) -> None:
+        self.run("broker", self.folder / "broker.log", *self.broker)
 
     def run(self, name: str, log: Path, *arguments: str) -> None:
         """`edgechoir ARGUMENTS` in the background."""
@@ -243,8 +247,9 @@ def fleet_of(folder: Path, tree: Tree, rounds: int) -> Iterator[Fleet]:
     intruder = enrol(folder / "ca", folder / "intruder", "device", "dev-9")
     fleet = Fleet(folder, {seat.member: seat for seat in seats}, port, intruder)
     listen = ("--address", HOST, "--port", str(port), "--kind", "mosquitto")
+    fleet.broker = ("broker", str(broker), *listen)
     try:
-        fleet.run("broker", folder / "broker.log", "broker", str(broker), *listen)
+        fleet.start_broker()
         yield fleet
     finally:
         fleet.kill_all()

@@ -81,6 +81,34 @@ def test_a_device_killed_in_a_round_is_left_out_and_takes_part_again(
     asyncio.run(trial())
 
 
+# ---- a broker that dies
+
+
+def test_a_broker_that_is_killed_and_comes_back_empty_costs_no_answer_and_no_device(
+    fleet: Fleet,
+) -> None:
+    async def trial() -> None:
+        async with fleet.view() as view:
+            await view.rounds(1, devices=4)
+            fleet.kill("broker")
+            fleet.start_broker()
+            await view.rounds(2, devices=4)
+            for member in MEMBERS:
+                await view.until(
+                    lambda one=member: (
+                        (broker := view.status(one).broker) is not None  # type: ignore[misc]
+                        and broker.reconnects >= 1
+                    ),
+                    f"{member} having come back",
+                )
+            for member in ("dev-1", "dev-3", "dev-4"):
+                inference = view.status(member).inference
+                assert inference is not None
+                assert inference.missed == 0
+
+    asyncio.run(trial())
+
+
 # ---- a second process
 
 
