@@ -93,7 +93,8 @@ class Client:
 
     def connect(self) -> str:
         """ "connected", or "refused" with the reason where the broker gave one."""
-        # A TLS refusal may come before or after the client's handshake has ended. A timeout is none.
+        # A TLS refusal may come before or after the client's handshake has ended.
+        # A timeout is none.
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             self.client.connect("127.0.0.1", self.port, keepalive=30)
             self.client.loop_start()
