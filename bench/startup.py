@@ -4,6 +4,7 @@ The reference is what no start can be without: the interpreter, numpy and ONNX R
 """
 
 import asyncio
+import resource
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from typing import Final
 
 from bench.figures import Figure, seconds_of
 from bench.fleet import WAIT_S, Fleet, device, fleet, monitor_link, write_samples
+from edgechoir.monitor.health import usage
 from edgechoir.monitor.records import PredictionRecord
 from edgechoir.monitor.status import MemberState, parse
 from edgechoir.transport.topics import monitor_filters
@@ -40,21 +42,32 @@ async def _starts(folder: Path) -> list[Figure]:
         training={"enabled": False},
         predictions={"max_rate_hz": RATE_HZ},
     )
-    answered, online, bare = [], [], []
+    answered, online, spent, bare, bare_spent = [], [], [], [], []
     async with fleet(folder, [part]) as running:
         for turn in range(STARTS + 1):
+            before = _spent_by_children()
             imports = await asyncio.to_thread(seconds_of, lambda: subprocess.run(BARE, check=True))
+            imports_spent = _spent_by_children() - before
             first, there = await _start(running)
+            used = usage(0.0, Path(f"/proc/{running.processes.pid(MEMBER)}")).cpu_s
             await running.processes.stop(MEMBER)
             if turn:  # the first has neither a status from before nor a warm page cache
                 answered.append(first)
                 online.append(there)
+                spent.append(used or 0.0)
                 bare.append(imports)
+                bare_spent.append(imports_spent)
     against, reference = "s, bare imports", median(bare)
     return [
         Figure("process start to first answer", median(answered), "s", against, reference),
         Figure("process start to its status", median(online), "s", against, reference),
+        Figure("processor time of both", median(spent), "s", against, median(bare_spent)),
     ]
+
+
+def _spent_by_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 async def _start(running: Fleet) -> tuple[float, float]:
