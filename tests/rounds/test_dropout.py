@@ -23,7 +23,16 @@ from edgechoir.learning.fixed_point import Encoding
 from edgechoir.rounds.aggregator import Aggregator, Limits, Phase
 from edgechoir.rounds.aggregator import Self as Place
 from edgechoir.rounds.endpoint import Endpoint, Outcome, Outgoing
-from edgechoir.rounds.events import Event, Gone, Order, Refused, RoundDone, RoundFailed, Tick
+from edgechoir.rounds.events import (
+    Event,
+    Gone,
+    Membership,
+    Order,
+    Refused,
+    RoundDone,
+    RoundFailed,
+    Tick,
+)
 from edgechoir.rounds.joint import Joint
 from edgechoir.secagg.pads import Keystream
 from edgechoir.secagg.threshold import colluders, threshold
@@ -107,7 +116,7 @@ class Concert:
         self.choir.singers[name].silent = fate == SLOW
         return self.choir.tell(name, data)
 
-    def order(self) -> None:
+    def order(self, devices: int | None = None) -> None:
         """One round, to its end: the clock is moved where the node waits."""
         self.round += 1
         self.happen(
@@ -116,7 +125,7 @@ class Concert:
                 model_version=1,
                 model_hash=MODEL,
                 dimension=20,
-                devices=len(self.fates),
+                devices=devices or len(self.fates),
                 clip=1.0,
                 max_samples=20,
                 bits=self.bits,
@@ -316,3 +325,21 @@ def test_a_node_that_hears_of_a_departure_does_not_wait_for_it() -> None:
     assert concert.done is not None
     assert len(concert.done.survivors) == 5
     assert concert.choir.now == before
+
+
+def test_a_round_ordered_for_fewer_than_are_back_is_told_how_many_there_are() -> None:
+    """A member was lost after its upload and is back: it is prepared, and none of the root's."""
+    concert = Concert(6)
+    concert.order()
+    name = next(iter(concert.choir.singers))
+    address = concert.choir.singers[name].identity.address
+    instance = concert.state.members[name].entry.instance
+    concert.happen(Gone(name, instance, "was lost"))
+    concert.node.reclaim(address, instance)
+    concert.order(devices=5)
+    assert concert.reason == "6 devices are beneath, the order is for 5 in all"
+    told = [one.devices for one in concert.outcomes if isinstance(one, Membership)]
+    assert told[-2:] == [5, 6]
+    concert.order(devices=told[-1])
+    assert concert.done is not None
+    assert len(concert.done.survivors) == 6

@@ -494,7 +494,7 @@ def _start(s: Aggregator, now: float, entropy: Entropy) -> Step:
         return s, [RoundFailed(order.round, reason)]
     if devices > order.devices:
         reason = f"{devices} devices are beneath, the order is for {order.devices} in all"
-        return s, [RoundFailed(order.round, reason)]
+        return s, [membership(s), RoundFailed(order.round, reason)]  # the next one is to know
     if len(cohort) < s.needed:
         # Who has left nothing for this turn cannot be in it: the epoch is stuck without them.
         reason = f"{len(cohort)} members are prepared, {s.needed} are needed"

@@ -36,6 +36,7 @@ FAULTY_S = 40.0
 LIMIT_S = 400.0
 WILL_S = 3.0
 START_S = 2.0
+STATUS_S = 5.0
 DAY_S = 86_400.0
 OVERHEARD = 64
 """Messages that whoever sends garbage remembers, to break and replay them."""
@@ -141,6 +142,7 @@ class World:
         for post in self.posts:
             start = self.chance(f"start {post}").uniform(0, START_S)
             self.network.after(start, partial(self.boot, post))
+            self.network.after(start + STATUS_S, partial(self._show_status, post))
         self._plan_faults()
         try:
             self.network.run(LIMIT_S, lambda: self.finished)
@@ -180,6 +182,16 @@ class World:
             if child.process is not None and post.generations > 1:
                 self.network.after(0.5, child.process.parent_back)
         self._subscribe(post)
+
+    def _show_status(self, post: Post) -> None:
+        """Who is on line says so again and again."""
+        process = post.process
+        if process is not None and process.alive and not process.frozen:
+            for peer in post.near():
+                link = post if peer is post.parent else peer
+                if peer.process is not None and peer.process.alive and not link.cut:
+                    peer.process.peer_back(post, process.instance)
+        self.network.after(STATUS_S, partial(self._show_status, post))
 
     def _subscribe(self, post: Post) -> None:
         """Give a reader what the broker keeps of its parent."""
