@@ -415,3 +415,10 @@ def test_both_rings_tell_of_the_same_update_but_for_their_step() -> None:
         errors[bits] = np.abs(encoding.decode(add(vectors)).delta - delta).max()
         assert errors[bits] <= 1 / encoding.scale + 1e-7
     assert errors[32] < 1e-6 < errors[16]
+
+
+def test_a_value_at_the_clip_itself_is_not_clipped() -> None:
+    encoding = Encoding(4, 1, 0.5, 10)
+    delta = np.array([0.5, -0.5, np.nextafter(np.float32(0.5), np.float32(1)), 0], np.float32)
+    vector = encoding.encode(delta, 10, Figures(), constant_noise(4, 0))
+    assert encoding.decode(vector).clipped_share == 1 / 4
