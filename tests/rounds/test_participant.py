@@ -621,6 +621,13 @@ def test_a_round_that_is_spent_is_not_sung_in_a_later_turn(trio: Stage) -> None:
     assert up(trio).phase is Phase.READY
 
 
+def test_a_round_far_ahead_is_not_sung(trio: Stage) -> None:
+    """It would be written down, and no later round could follow it."""
+    outcomes = call(trio, plan_for(trio, round=2**32 - 1))
+    assert refusal(outcomes).error.reason == "policy"
+    assert up(trio).last_round == 0
+
+
 def test_a_round_that_was_given_up_is_not_begun_again(trio: Stage) -> None:
     """Else a mask made for the one turn could come in the other, for a ring of another width."""
     trio.idle = {"dev-1"}

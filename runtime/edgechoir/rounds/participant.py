@@ -87,6 +87,8 @@ QUIET_S: Final = 60.0
 it meanwhile takes that as a Join, any other as nothing new."""
 MAX_SKIP: Final = 1024
 """Turns a plan may be ahead of the last one seen."""
+MAX_AHEAD: Final = 2**24
+"""Rounds a plan may be ahead of the last one spent: what is written down has 32 bits."""
 KEYSTREAMS: Final = tuple(Keystream)
 
 
@@ -406,11 +408,12 @@ def _check_plan(s: Participant, plan: wire.Plan) -> bytes:
     others = set(plan.cohort) - {s.who.name}
     if len(plan.cohort) != len(others) + 1:
         raise Malformed("a cohort names a member twice")
-    if plan.round <= max(s.last_round, s.begun):
+    spent = max(s.last_round, s.begun)
+    if plan.round <= spent:
         # Also where it was given up: its work or mask may still come, for the plan it had then.
-        raise Replayed(
-            f"plan of round {plan.round}, but round {max(s.last_round, s.begun)} is spent"
-        )
+        raise Replayed(f"plan of round {plan.round}, but round {spent} is spent")
+    if plan.round > spent + MAX_AHEAD:
+        raise PolicyViolation(f"plan of round {plan.round}, but round {spent} was the last")
     unkeyed = sorted(others - s.chains.keys())
     if unkeyed:
         raise PolicyViolation(f"no pair secret with {', '.join(unkeyed)}")
