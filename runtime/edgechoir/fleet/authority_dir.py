@@ -47,7 +47,8 @@ from edgechoir.identity.naming import BROKER, address
 from edgechoir.identity.request import read_request, request_from_pem
 from edgechoir.types import Entropy
 
-_PUBLIC_FILES = ("ca.crt", "ca.crl", "registry.json")
+# In this order: a broker that looks in between takes a member's rights before its connection.
+_PUBLIC_FILES = ("ca.crt", "registry.json", "ca.crl")
 _HINT = "make the CA with `edgechoir ca init`"
 
 
