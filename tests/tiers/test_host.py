@@ -11,7 +11,7 @@ from edgechoir import wire
 from edgechoir.errors import OperatorError
 from edgechoir.monitor.status import MemberState
 from edgechoir.rounds.endpoint import Outgoing
-from edgechoir.tiers.host import MAX_WAITING
+from edgechoir.tiers.outbox import MAX_WAITING
 
 if TYPE_CHECKING:
     from tests.tiers.conftest import Federation, Learner, Running
@@ -192,10 +192,10 @@ def test_no_upload_leaves_unwritten_when_the_queue_overflows(
             one, _ = await keyed(federation, running)
             round_ = one.asked[-1].round
             federation.cut("dev-1")
-            one.host.send(Outgoing("up", "", b"first"))
+            one.host.outbox.put(Outgoing("up", "", b"first"))
             one.answer()
             for number in range(others):
-                one.host.send(Outgoing("up", "", b"%d" % number))
+                one.host.outbox.put(Outgoing("up", "", b"%d" % number))
             async with federation.overheard("cloud", UP) as heard:
                 federation.mend("dev-1")
                 await federation.until(lambda: b"%d" % (others - 1) in heard)
@@ -218,7 +218,7 @@ def test_a_queue_that_is_full_loses_its_oldest_and_counts_them(federation: Feder
             federation.cut("dev-1")
             last = MAX_WAITING + 10
             for number in range(last):
-                one.host.send(Outgoing("up", "", b"%d" % number))
+                one.host.outbox.put(Outgoing("up", "", b"%d" % number))
             async with federation.overheard("cloud", UP) as heard:
                 federation.mend("dev-1")
                 await federation.until(lambda: b"%d" % (last - 1) in heard)

@@ -16,7 +16,7 @@ from edgechoir.errors import OperatorError
 from edgechoir.fleet.enrolment import load_member
 from edgechoir.identity.policy import Policy
 from edgechoir.monitor.status import MemberState, Status
-from edgechoir.tiers.host import Place
+from edgechoir.tiers.place import Place
 from edgechoir.tiers.process import check_identity, parent_of, state_held, tightened, will_of
 from edgechoir.types import Address, MemberId
 

@@ -99,7 +99,7 @@ class AggregatorTier:
 
     def _begin(self) -> None:
         self._began = time.time()
-        self._bytes = (self.host.sent, self.host.received)
+        self._bytes = (self.host.outbox.sent, self.host.received)
 
     def _end(self, outcome: str, reason: str, round_: int) -> None:
         self._outcome, self._reason = outcome, reason
@@ -121,7 +121,7 @@ class AggregatorTier:
         if held is None:
             return
         self._held = held
-        self.host.send(Outgoing("model", "", envelope))
+        self.host.outbox.put(Outgoing("model", "", envelope))
         self.host.spawn(self._keep(held, {}), "keep model")
         self.host.happen(ModelHeld(held.version, held.digest))
 
@@ -148,7 +148,7 @@ class AggregatorTier:
                 self.host.spawn(self._order(one), f"round {one.round}")
             case Publish(model, weights):
                 self._held = Held(model.version, digest(weights), weights)
-                self.host.send(Outgoing("model", "", self.host.endpoint.sign(model)))
+                self.host.outbox.put(Outgoing("model", "", self.host.endpoint.sign(model)))
                 measured = self._total
                 accuracy = measured.accuracy if measured is not None else None
                 # What was measured belongs to the version before this one.
@@ -158,7 +158,7 @@ class AggregatorTier:
                 )
             case Result():
                 self._total = one.total
-                sent, received = self.host.sent, self.host.received
+                sent, received = self.host.outbox.sent, self.host.received
                 moved = (sent - self._bytes[0], received - self._bytes[1])
                 self.host.spawn(self._report(one, moved), "report")
             case Finished(reason):

@@ -8,16 +8,13 @@ that report back as events. A host that loses its broker goes on with what it ca
 import asyncio
 import hashlib
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from edgechoir import wire
 from edgechoir.errors import (
     DuplicateIdentity,
     EdgechoirError,
@@ -43,7 +40,10 @@ from edgechoir.rounds.events import (
 from edgechoir.rounds.participant import Phase
 from edgechoir.secagg.masking import expand_mask
 from edgechoir.store.journal import RoundJournal
-from edgechoir.transport.blobs import Assembler, send_blob
+from edgechoir.tiers.claim import Claim
+from edgechoir.tiers.outbox import Outbox
+from edgechoir.tiers.place import Place, base_status
+from edgechoir.transport.blobs import Assembler
 from edgechoir.transport.link import Link, Message
 from edgechoir.transport.topics import (
     BULK_CHANNELS,
@@ -62,30 +62,9 @@ STATUS_S: Final = 5.0
 """Seconds between two status documents when nothing changes."""
 SETTLE_S: Final = 0.5
 """Seconds that changes are gathered into one status document."""
-MAX_WAITING: Final = 256
-"""Messages that wait to be sent; beyond that the oldest is dropped and counted."""
 MAX_BLOB: Final = 256 * 1024 * 1024
 REFUSALS_LOGGED: Final = 20
 """Refusals of one reason that are logged in full; after that every hundredth."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where this process stands in the federation."""
-
-    federation: str
-    me: Address
-    parent: Address | None
-    instance: bytes
-    keep_alive: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Letter:
-    """What waits to be sent. `record` is written down before it leaves, and goes if it goes."""
-
-    out: Outgoing
-    record: Record | None
 
 
 class Host:
@@ -111,19 +90,14 @@ class Host:
         self.started = time.time()
         self._began = time.monotonic()
         self._usage = usage(self._began)
-        self.sent = 0
-        """Bytes of signed messages handed to the broker, of whatever kind but JSON."""
         self.received = 0
-        self.alone = asyncio.Event()
-        """Set once no other process of this identity is known to be alive."""
         self.tap: Callable[[bytes], None] | None = None
         """Is shown every message that comes up, for a trace."""
         self._describe = describe
         self._handle = handle
         self._assembler = Assembler(MAX_BLOB, max_open=64, max_total_bytes=2 * MAX_BLOB)
-        self._outbox: asyncio.Queue[_Letter] = asyncio.Queue(MAX_WAITING)
-        self._retained: dict[str, Outgoing] = {}
-        """The latest of each channel that the broker keeps for us."""
+        self.outbox = Outbox(place, link, journal, endpoint.drops)
+        self._claim = Claim()
         self._taken: dict[str, bytes] = {}
         """The hash of the latest blob of each such channel of the parent."""
         self._changed = asyncio.Event()
@@ -131,8 +105,11 @@ class Host:
         self._group: asyncio.TaskGroup | None = None
         self._watched: set[Address] = set()
         self._peers: dict[Address, tuple[str, bytes]] = {}
-        self._retained_chunks: dict[str, int] = {}
-        self._own_status: asyncio.Queue[tuple[Status, bool]] = asyncio.Queue(64)
+
+    @property
+    def alone(self) -> asyncio.Event:
+        """Set once no other process of this identity is known to be alive."""
+        return self._claim.alone
 
     # ---- life
 
@@ -141,7 +118,7 @@ class Host:
         async with asyncio.TaskGroup() as group:
             self._group = group
             try:
-                group.create_task(self._send_all(), name="send")
+                group.create_task(self._send(), name="send")
                 group.create_task(self._read(), name="read")
                 await self._listen(group)
                 await asyncio.Event().wait()  # until cancelled, or a task has failed
@@ -154,7 +131,7 @@ class Host:
         """Subscribe to what concerns this member; say that it is here once no other process is."""
         place = self.place
         await self._watch(place.me)
-        group.create_task(self._become_alone(), name="single process")
+        group.create_task(self._claim.settle(place), name="single process")
         group.create_task(self._publish_status(), name="status")
         group.create_task(self._restore(), name="restore")
         if place.parent is not None:
@@ -240,7 +217,7 @@ class Host:
                 case Record():
                     record = outcome
                 case Outgoing():
-                    self._enqueue(outcome, record)
+                    self.outbox.put(outcome, record)
                     record = None
                 case ExpandMask():
                     self.spawn(self._expand(outcome), f"mask of round {outcome.round}")
@@ -326,8 +303,7 @@ class Host:
                 self.changed()
             return
         if not self.alone.is_set():
-            if not self._own_status.full():
-                self._own_status.put_nowait((status, retained))
+            self._claim.hear(status, retained)
             return
         if status.state is MemberState.ONLINE and not retained:
             self.refuse(
@@ -338,112 +314,23 @@ class Host:
             )
         self.changed()  # say again who is here
 
-    async def _become_alone(self) -> None:
-        """Give way to a process of this identity that is alive; wait until a dead one is known so.
-
-        A process killed without its connection noticing still counts as on line at the broker for
-        one and a half keep-alives (MQTT 5, 3.1.2.10).
-        """
-        patience = 1.5 * self.place.keep_alive + 2.0
-        try:
-            async with asyncio.timeout(1.0):
-                status, retained = await self._own_status.get()
-            async with asyncio.timeout(patience):
-                while status.state is MemberState.ONLINE:
-                    if not retained:
-                        raise OperatorError(
-                            f"another process already runs as {self.place.me} (instance "
-                            f"{status.instance}): stop it first, or enrol this one under its own id"
-                        )
-                    log.info("waiting to see whether an earlier process of %s lives", self.place.me)
-                    status, retained = await self._own_status.get()
-        except TimeoutError:
-            pass
-        self.alone.set()
-        self.changed()
-
     # ---- what goes out
 
-    def send(self, out: Outgoing) -> None:
-        """Queue something to send."""
-        self._enqueue(out, None)
-
-    def _enqueue(self, out: Outgoing, record: Record | None) -> None:
-        if out.channel in BULK_CHANNELS:
-            self._retained[out.channel] = out
-        if self._outbox.full():
-            self._outbox.get_nowait()
-            self.endpoint.drops["outbox_full"] += 1
-        self._outbox.put_nowait(_Letter(out, record))
-
-    async def _send_all(self) -> None:
+    async def _send(self) -> None:
         await self.alone.wait()
         if self.endpoint.joint.down is not None:
-            await self._clear()
-        while True:
-            letter = await self._outbox.get()
-            if letter.record is not None:
-                await self._write_down(letter.record)
-            try:
-                await self._send(letter.out)
-            except LinkError as error:
-                self.endpoint.drops["unsent"] += 1
-                log.warning("%s", error)
-
-    async def _write_down(self, record: Record) -> None:
-        await asyncio.to_thread(
-            self.journal.mark_round_used,
-            self.place.federation,
-            record.epoch,
-            record.round,
-            0,
-            wire.encode(record.upload),
-        )
-
-    async def _clear(self) -> None:
-        """What an earlier process left with the broker belongs to rosters that are gone."""
-        for channel in ("roster", "plan"):
-            where = f"{topic(self.place.federation, self.place.me, channel)}/0"
-            try:
-                await self.link.publish(where, b"", retain=True)
-            except LinkError as error:
-                log.warning("%s", error)
+            await self.outbox.clear()
+        await self.outbox.run()
 
     async def _restore(self) -> None:
-        """Publish again what others find retained, whenever the connection is back.
-
-        A broker without persistence comes back empty, and who joins then would wait in vain.
-        """
+        """Whenever the connection is back, see that the broker retains what it should."""
         await self.alone.wait()
         lost = False
         async for state in self.link.changes():
             if state.connected and lost:
-                for out in tuple(self._retained.values()):
-                    self._enqueue(out, None)
+                self.outbox.restore()
                 self.changed()
             lost = not state.connected
-
-    async def _send(self, out: Outgoing) -> None:
-        place = self.place
-        self.sent += len(out.data)
-        if out.channel == "up":
-            if place.parent is None:
-                return
-            where = str(topic(place.federation, place.me, "up", str(place.parent.member)))
-            await send_blob(self.link, where, out.data)
-        elif out.channel == "down":
-            where = str(topic(place.federation, place.me, "down", out.member))
-            await send_blob(self.link, where, out.data)
-        else:
-            where = str(topic(place.federation, place.me, out.channel))
-            self._retained_chunks[where] = await send_blob(
-                self.link,
-                where,
-                out.data,
-                retain=True,
-                per_chunk_topic=True,
-                stale_chunks=self._retained_chunks.get(where, 0),
-            )
 
     async def publish_json(self, channel: str, document: bytes, *, qos: int = 0) -> None:
         """Publish a document for people; dropped while there is no broker, or no right to speak."""
@@ -508,20 +395,6 @@ class Host:
         )
 
 
-def base_status(place: Place, state: MemberState, since: float) -> dict[str, Any]:
-    """What every status document has, and all that a last will has."""
-    return {
-        "federation": place.federation,
-        "tier": place.me.tier,
-        "member": str(place.me.member),
-        "instance": place.instance.hex(),
-        "state": state,
-        "since": since,
-        "updated": time.time(),
-        "parent": None if place.parent is None else str(place.parent.member),
-    }
-
-
 @asynccontextmanager
 async def fatal_is_plain() -> AsyncIterator[None]:
     """A task group's error as the one error it holds, so that a command can print one line."""
@@ -534,8 +407,3 @@ async def fatal_is_plain() -> AsyncIterator[None]:
         if isinstance(error, EdgechoirError | OSError):
             raise error from None
         raise
-
-
-def new_instance() -> bytes:
-    """Names this process among all that ever run under its identity."""
-    return os.urandom(8)

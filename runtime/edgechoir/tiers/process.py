@@ -28,7 +28,8 @@ from edgechoir.rounds.endpoint import Endpoint, Outcome
 from edgechoir.rounds.joint import Joint
 from edgechoir.rounds.participant import Participant
 from edgechoir.store.journal import RoundJournal
-from edgechoir.tiers.host import MAX_BLOB, Host, Place, base_status, new_instance
+from edgechoir.tiers.host import MAX_BLOB, Host
+from edgechoir.tiers.place import Place, base_status, new_instance
 from edgechoir.tiers.processor import keystream_of, processor_features
 from edgechoir.transport.link import Link, Will
 from edgechoir.transport.mqtt import MqttLink, MqttSettings, TlsFiles

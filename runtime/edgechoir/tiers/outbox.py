@@ -1,0 +1,118 @@
+"""What a member has to send, in order and within a bound.
+
+Nothing leaves before this process is alone. A round is written down before the upload that spends
+its pads leaves; where the queue is too full for an upload, its record goes with it. What a broker
+retains for others is published again whenever the connection is back: one without persistence comes
+back empty, and who joins then would wait in vain.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+from edgechoir import wire
+from edgechoir.errors import LinkError
+from edgechoir.rounds.endpoint import Outgoing
+from edgechoir.rounds.events import Record
+from edgechoir.store.journal import RoundJournal
+from edgechoir.tiers.place import Place
+from edgechoir.transport.blobs import send_blob
+from edgechoir.transport.link import Link
+from edgechoir.transport.topics import BULK_CHANNELS, topic
+
+log: Final = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 256
+"""Messages that wait to be sent; beyond that the oldest is dropped and counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    out: Outgoing
+    record: Record | None
+
+
+class Outbox:
+    """Counts in `drops` what was not sent, and in `sent` the bytes of signed messages that were."""
+
+    def __init__(
+        self, place: Place, link: Link, journal: RoundJournal, drops: Counter[str]
+    ) -> None:
+        self._place = place
+        self._link = link
+        self._journal = journal
+        self._drops = drops
+        self._letters: asyncio.Queue[_Letter] = asyncio.Queue(MAX_WAITING)
+        self._retained: dict[str, Outgoing] = {}
+        """The latest of each channel that the broker keeps for us."""
+        self._chunks: dict[str, int] = {}
+        self.sent = 0
+
+    def put(self, out: Outgoing, record: Record | None = None) -> None:
+        """Queue a message; `record` is written down before it leaves."""
+        if out.channel in BULK_CHANNELS:
+            self._retained[out.channel] = out
+        if self._letters.full():
+            self._letters.get_nowait()
+            self._drops["outbox_full"] += 1
+        self._letters.put_nowait(_Letter(out, record))
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            letter = await self._letters.get()
+            if letter.record is not None:
+                await self._write_down(letter.record)
+            try:
+                await self._send(letter.out)
+            except LinkError as error:
+                self._drops["unsent"] += 1
+                log.warning("%s", error)
+
+    async def clear(self) -> None:
+        """What an earlier process left with the broker belongs to rosters that are gone."""
+        for channel in ("roster", "plan"):
+            where = f"{topic(self._place.federation, self._place.me, channel)}/0"
+            try:
+                await self._link.publish(where, b"", retain=True)
+            except LinkError as error:
+                log.warning("%s", error)
+
+    def restore(self) -> None:
+        """Publish again what others find retained."""
+        for out in tuple(self._retained.values()):
+            self.put(out)
+
+    async def _write_down(self, record: Record) -> None:
+        await asyncio.to_thread(
+            self._journal.mark_round_used,
+            self._place.federation,
+            record.epoch,
+            record.round,
+            0,
+            wire.encode(record.upload),
+        )
+
+    async def _send(self, out: Outgoing) -> None:
+        place = self._place
+        self.sent += len(out.data)
+        if out.channel == "up":
+            if place.parent is None:
+                return
+            where = str(topic(place.federation, place.me, "up", str(place.parent.member)))
+            await send_blob(self._link, where, out.data)
+        elif out.channel == "down":
+            where = str(topic(place.federation, place.me, "down", out.member))
+            await send_blob(self._link, where, out.data)
+        else:
+            where = str(topic(place.federation, place.me, out.channel))
+            self._chunks[where] = await send_blob(
+                self._link,
+                where,
+                out.data,
+                retain=True,
+                per_chunk_topic=True,
+                stale_chunks=self._chunks.get(where, 0),
+            )
