@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import struct
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from edgechoir import wire
 from edgechoir.errors import OperatorError
 from edgechoir.monitor.status import MemberState
+from edgechoir.store.journal import RoundJournal
 from edgechoir.store.versions import ModelVersions
 from edgechoir.transport.blobs import DONE_KEPT
 from edgechoir.types import Floats
@@ -183,6 +186,9 @@ def test_the_cloud_goes_on_where_its_process_before_stopped(federation: Federati
             await running.stop("cloud")
             rounds, versions = len(running.done), learners[0].versions[-1]
             last = max(metrics.round for metrics in running.seen.rounds)
+            journal = RoundJournal(federation.folder / "cloud" / "state" / "journal.db")
+            assert journal.last_round("alps") >= last
+            journal.close()
             running.start("cloud", federation.aggregator(federation.cloud(3)))
             await running.rounds(2)
             later = running.done[rounds:]
@@ -193,6 +199,29 @@ def test_the_cloud_goes_on_where_its_process_before_stopped(federation: Federati
                 assert learner.versions == sorted(set(learner.versions))
                 name = str(learner.config.member)
                 assert running.status(name).drops == {}
+
+    asyncio.run(trial())
+
+
+def test_a_version_that_the_cloud_cannot_keep_goes_to_nobody(federation: Federation) -> None:
+    """A cloud that had forgotten it could never go on: no member takes an older one."""
+
+    async def trial() -> None:
+        async with federation.running() as running:
+            config = federation.cloud(2)
+            cloud = asyncio.create_task(federation.aggregator(config))
+            learners = [federation.learner(name) for name in ("dev-1", "dev-2")]
+            for learner in learners:
+                running.start(str(learner.config.member), learner.run(federation.open_link))
+            await running.rounds(1)
+            with closing(sqlite3.connect(config.state / "models.db")) as database:
+                database.execute("BEGIN IMMEDIATE")  # as unwritable as a full disk
+                (kept,) = database.execute("SELECT max(version) FROM versions").fetchone()
+                with pytest.raises(OperatorError, match=f"model version {kept + 1} cannot be kept"):
+                    await asyncio.wait_for(cloud, 20)
+                for learner in learners:
+                    assert learner.held is not None
+                    assert learner.held.version <= kept
 
     asyncio.run(trial())
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -173,6 +175,24 @@ def test_a_device_starts_again_with_the_model_that_it_had(
             await running.dropped("dev-1", "replayed")
 
     asyncio.run(trial())
+
+
+def test_a_model_that_cannot_be_kept_is_used_all_the_same(
+    federation: Federation, config: DeviceConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def trial() -> None:
+        cloud = federation.voice("cloud", "cloud")
+        async with federation.running() as running:
+            running.start("dev-1", federation.run_device(config))
+            await answering(running, 1)
+            with closing(sqlite3.connect(config.state / "models.db")) as database:
+                database.execute("BEGIN IMMEDIATE")  # as unwritable as a full disk
+                await cloud.say("model", "", cloud.sign(federation.model(4)))
+                await version(running, 4)
+            assert inference(running).missed == 0
+
+    asyncio.run(trial())
+    assert "model version 4 cannot be kept" in caplog.text
 
 
 def test_answers_are_published_at_the_rate_allowed_and_without_the_sample(

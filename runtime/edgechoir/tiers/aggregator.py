@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from edgechoir import wire
 from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
-from edgechoir.errors import RemoteError
+from edgechoir.errors import BadModel, OperatorError, RemoteError
 from edgechoir.learning.fixed_point import Total
 from edgechoir.monitor.records import Metrics
 from edgechoir.rounds.endpoint import ModelArrived, Outcome, Outgoing
@@ -52,6 +52,7 @@ class AggregatorTier:
         self._members: tuple[str, ...] = ()
         self._survivors: tuple[str, ...] = ()
         self._bytes = (0, 0)
+        self._publishing: asyncio.Task[None] | None = None
         directory = (
             None if isinstance(config, CloudConfig) or config.trace is None else config.trace
         )
@@ -122,14 +123,16 @@ class AggregatorTier:
             return
         self._held = held
         self.host.outbox.put(Outgoing("model", "", envelope))
-        self.host.spawn(self._keep(held, {}), "keep model")
+        self.host.spawn(self._keep(held), "keep model")
         self.host.happen(ModelHeld(held.version, held.digest))
 
-    async def _keep(self, held: Held, metrics: dict[str, float]) -> None:
+    async def _keep(self, held: Held) -> None:
         try:
-            await asyncio.to_thread(keep, self._versions, held, metrics)
-        except RemoteError as error:
+            await asyncio.to_thread(keep, self._versions, held, {})
+        except BadModel as error:
             self.host.refuse(error)
+        except OperatorError as error:  # the parent has it still, for the next start
+            log.error("%s", error)
 
     # ---- the root's schedule
 
@@ -147,14 +150,14 @@ class AggregatorTier:
                 self._begin()
                 self.host.spawn(self._order(one), f"round {one.round}")
             case Publish(model, weights):
-                self._held = Held(model.version, digest(weights), weights)
-                self.host.outbox.put(Outgoing("model", "", self.host.endpoint.sign(model)))
                 measured = self._total
                 accuracy = measured.accuracy if measured is not None else None
                 # What was measured belongs to the version before this one.
-                self.host.spawn(
-                    self._keep(self._held, {} if accuracy is None else {"before": accuracy}),
-                    "keep model",
+                metrics = {} if accuracy is None else {"before": accuracy}
+                self._held = Held(model.version, digest(weights), weights)
+                envelope = self.host.endpoint.sign(model)
+                self._publishing = self.host.spawn(
+                    self._publish(self._held, envelope, metrics), "publish model"
                 )
             case Result():
                 self._total = one.total
@@ -164,8 +167,18 @@ class AggregatorTier:
             case Finished(reason):
                 log.info("the run is over: %s", reason)
 
+    async def _publish(self, held: Held, envelope: bytes, metrics: dict[str, float]) -> None:
+        """Hand a version out only once it is kept.
+
+        No member goes back to an older one, so a cloud that had forgotten it could never go on.
+        """
+        await asyncio.to_thread(keep, self._versions, held, metrics)
+        self.host.outbox.put(Outgoing("model", "", envelope))
+
     async def _order(self, order: Order) -> None:
-        """Begin a round only once it is written down that its number is used."""
+        """Begin a round only once its model is on its way, and its number written down as used."""
+        if self._publishing is not None:
+            await self._publishing
         await asyncio.to_thread(
             self.host.journal.mark_round_used,
             self.config.federation,

@@ -20,7 +20,14 @@ from edgechoir import wire
 from edgechoir.bundle.load import Bundle
 from edgechoir.bundle.manifest import preparation
 from edgechoir.config.tiers import DeviceConfig
-from edgechoir.errors import BadModel, BadSample, BadUpdate, RemoteError, TrainingError
+from edgechoir.errors import (
+    BadModel,
+    BadSample,
+    BadUpdate,
+    OperatorError,
+    RemoteError,
+    TrainingError,
+)
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
 from edgechoir.learning.fixed_point import Figures
@@ -251,7 +258,7 @@ class Device:
                 candidate = await asyncio.to_thread(
                     self.predictor.stage, held.weights, held.version, held.digest
                 )
-                await asyncio.to_thread(keep, self._versions, held, {})
+                await self._keep(held)
             except RemoteError as error:
                 self.host.refuse(error)
                 return
@@ -259,6 +266,12 @@ class Device:
             self._held = held
             self._started_with_bundle = False
         self.host.happen(ModelHeld(held.version, held.digest))
+
+    async def _keep(self, held: Held) -> None:
+        try:
+            await asyncio.to_thread(keep, self._versions, held, {})
+        except OperatorError as error:  # it answers all the same, until the next start
+            log.error("%s", error)
 
     def _is_first(self, model: wire.Model) -> bool:
         """The run's version 0 may replace the bundle's own parameters, but nothing else."""

@@ -1,13 +1,14 @@
 """The global model as it comes down the tree: checked, kept, and never taken backwards."""
 
 import hashlib
+import sqlite3
 import time
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgechoir import wire
-from edgechoir.errors import BadModel, Replayed
+from edgechoir.errors import BadModel, OperatorError, Replayed
 from edgechoir.store.versions import ModelVersions
 from edgechoir.types import Floats
 
@@ -43,8 +44,13 @@ def read_model(model: wire.Model, held: Held | None) -> Held | None:
 
 
 def keep(versions: ModelVersions, held: Held, metrics: dict[str, float]) -> None:
-    """Store a version for the next start."""
-    versions.put(held.version, held.weights, metrics, time.time())
+    """Store a version for the next start. Raises BadModel, or OperatorError (a full disk)."""
+    try:
+        versions.put(held.version, held.weights, metrics, time.time())
+    except sqlite3.Error as error:
+        raise OperatorError(
+            f"model version {held.version} cannot be kept: {error}; check the disk"
+        ) from error
 
 
 def latest(versions: ModelVersions) -> Held | None:
