@@ -12,6 +12,7 @@ from edgechoir.errors import OperatorError
 from edgechoir.monitor.status import MemberState
 from edgechoir.rounds.endpoint import Outgoing
 from edgechoir.tiers.host import MAX_WAITING
+from edgechoir.transport.control import is_control
 
 if TYPE_CHECKING:
     from tests.tiers.conftest import Federation, Learner, Running
@@ -165,17 +166,18 @@ def test_a_round_is_written_down_before_its_upload_leaves(federation: Federation
                     place = (journal.last_epoch("alps"), journal.last_round("alps"), 0)
                     written.append(journal.stored_upload("alps", *place))
 
-            federation.on_write = on_write
-            async with federation.overheard("cloud", UP) as heard:
+            where = "edgechoir/v1/alps/device/dev-1/up/cloud"
+            async with federation.overheard("cloud", where, controls=True) as heard:
+                federation.on_write = on_write
                 one.idle = False
                 one.answer()
                 await running.rounds(3)
             cloud = federation.voice("cloud", "cloud")
-            mine = [one for one in map(cloud.open, heard) if one.sender.member == "dev-1"]
             uploads = [
                 (opened.body, stored)
-                for opened, stored in zip(mine, written, strict=False)
-                if opened.kind == wire.Upload.KIND
+                for data, stored in zip(heard, written, strict=False)
+                if not is_control(data)
+                if (opened := cloud.open(data)).kind == wire.Upload.KIND
             ]
             assert len(uploads) >= 3
             assert all(body == stored for body, stored in uploads)

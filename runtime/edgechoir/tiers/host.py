@@ -44,15 +44,21 @@ from edgechoir.secagg.masking import expand_mask
 from edgechoir.store.journal import RoundJournal
 from edgechoir.transport.blobs import Assembler, send_blob
 from edgechoir.transport.link import Link, Message
+from edgechoir.transport.receiver import Receiver
+from edgechoir.transport.sender import Outcome as Sent
+from edgechoir.transport.sender import Sender
 from edgechoir.transport.topics import (
     BULK_CHANNELS,
+    PAIR_CHANNELS,
     Topic,
+    answering,
     channel_filter,
     down_filter,
     parse,
     topic,
     up_filter,
 )
+from edgechoir.transport.transfer import Transfers
 from edgechoir.types import Address
 
 log: Final = logging.getLogger(__name__)
@@ -63,6 +69,15 @@ SETTLE_S: Final = 0.5
 """Seconds that changes are gathered into one status document."""
 MAX_WAITING: Final = 256
 """Messages that wait to be sent; beyond that the oldest is dropped and counted."""
+LETTER_S: Final = 60.0
+"""Seconds after which a message is of no use any more; an update lives as long as its round may."""
+ROOM_S: Final = 1.0
+"""Seconds that messages to others wait for one whose receiver acknowledges nothing."""
+UNDELIVERED: Final = {
+    Sent.UNSENT: "unsent",
+    Sent.EXPIRED: "unacknowledged",
+    Sent.REFUSED: "refused_there",
+}
 MAX_BLOB: Final = 256 * 1024 * 1024
 REFUSALS_LOGGED: Final = 20
 """Refusals of one reason that are logged in full; after that every hundredth."""
@@ -81,10 +96,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class _Letter:
-    """What waits to be sent. `record` is written down before it leaves, and goes if it goes."""
+    """What waits to be sent, of use for so many seconds. `record` is written down before it leaves,
+    and goes if it goes."""
 
     out: Outgoing
     record: Record | None
+    seconds: float = LETTER_S
 
 
 class Host:
@@ -120,6 +137,13 @@ class Host:
         self._describe = describe
         self._handle = handle
         self._assembler = Assembler(MAX_BLOB, max_open=64, max_total_bytes=2 * MAX_BLOB)
+        self._transfers = Transfers(
+            link,
+            Sender(),
+            Receiver(place.instance, MAX_BLOB),
+            lambda where: str(answering(parse(where), place.me)),
+            time.monotonic,
+        )
         self._outbox: asyncio.Queue[_Letter] = asyncio.Queue(MAX_WAITING)
         self._retained: dict[str, Outgoing] = {}
         """The latest of each channel that the broker keeps for us."""
@@ -140,6 +164,7 @@ class Host:
         async with asyncio.TaskGroup() as group:
             self._group = group
             try:
+                group.create_task(self._transfers.run(), name="transfers")
                 group.create_task(self._send_all(), name="send")
                 group.create_task(self._read(), name="read")
                 await self._listen(group)
@@ -216,14 +241,20 @@ class Host:
         if where.channel == "status":
             self._take_status(where, message)
             return
-        now = time.time()
-        blob = self._assembler.feed(where.stream, message.payload, now)
-        if blob is None or (where.channel in BULK_CHANNELS and self._comes_again(where, blob)):
+        if where.channel in PAIR_CHANNELS:
+            if where.rest == self.place.me.member:
+                for whole in self._transfers.take(message.topic, message.payload):
+                    self._receive(where, whole, retained=message.retained)
             return
+        blob = self._assembler.feed(where.stream, message.payload, time.time())
+        if blob is not None and not self._comes_again(where, blob):
+            self._receive(where, blob, retained=message.retained)
+
+    def _receive(self, where: Topic, blob: bytes, *, retained: bool) -> None:
         self.received += len(blob)
         if self.tap is not None and where.channel == "up":
             self.tap(blob)
-        self._carry_out(self.endpoint.receive(blob, now, retained=message.retained))
+        self._carry_out(self.endpoint.receive(blob, time.time(), retained=retained))
 
     def _comes_again(self, where: Topic, blob: bytes) -> bool:
         """A broker gives what it retains with every new subscription: that is no replay."""
@@ -295,6 +326,8 @@ class Host:
             self._take_own_status(status, instance, message.retained)
             return
         before = self._peers.get(peer)
+        if status.state is MemberState.STOPPED or (before and before[1] != instance):
+            self._forget_transfers(peer)
         self._peers[peer] = (str(status.state.value), instance)
         if status.state is not MemberState.ONLINE:
             self.endpoint.release(peer, instance)
@@ -307,6 +340,15 @@ class Host:
         if peer == self.place.parent and before is not None and before[1] != instance:
             log.info("parent %s is another process now; joining it anew", peer)
             self.rejoin()
+
+    def _forget_transfers(self, peer: Address) -> None:
+        """What was under way from or to a peer's process that is gone is of no use to the next."""
+        place = self.place
+        ours, theirs = ("up", "down") if peer == place.parent else ("down", "up")
+        me = str(place.me.member)
+        self._transfers.forget(str(topic(place.federation, peer, theirs, me)))
+        to = topic(place.federation, place.me, ours, str(peer.member))
+        self._transfers.cancel_all(str(to))
 
     def rejoin(self) -> None:
         """Ask the parent for a place again, if this tier takes part at all."""
@@ -373,7 +415,10 @@ class Host:
         if self._outbox.full():
             self._outbox.get_nowait()
             self.endpoint.drops["outbox_full"] += 1
-        self._outbox.put_nowait(_Letter(out, record))
+        up = self.endpoint.joint.up
+        turn = None if up is None or record is None else up.turn
+        seconds = LETTER_S if turn is None else turn.plan.deadline
+        self._outbox.put_nowait(_Letter(out, record, seconds))
 
     async def _send_all(self) -> None:
         await self.alone.wait()
@@ -381,10 +426,13 @@ class Host:
             await self._clear()
         while True:
             letter = await self._outbox.get()
+            async for state in self.link.changes():
+                if state.connected:
+                    break
             if letter.record is not None:
                 await self._write_down(letter.record)
             try:
-                await self._send(letter.out)
+                await self._send(letter)
             except LinkError as error:
                 self.endpoint.drops["unsent"] += 1
                 log.warning("%s", error)
@@ -422,17 +470,18 @@ class Host:
                 self.changed()
             lost = not state.connected
 
-    async def _send(self, out: Outgoing) -> None:
-        place = self.place
+    async def _send(self, letter: _Letter) -> None:
+        place, out = self.place, letter.out
         self.sent += len(out.data)
-        if out.channel == "up":
-            if place.parent is None:
+        if out.channel in PAIR_CHANNELS:
+            peer = place.parent if out.channel == "up" else None
+            member = out.member if peer is None else str(peer.member)
+            if not member:
                 return
-            where = str(topic(place.federation, place.me, "up", str(place.parent.member)))
-            await send_blob(self.link, where, out.data)
-        elif out.channel == "down":
-            where = str(topic(place.federation, place.me, "down", out.member))
-            await send_blob(self.link, where, out.data)
+            where = str(topic(place.federation, place.me, out.channel, member))
+            await self._transfers.room(where, ROOM_S)
+            sent = self._transfers.start(where, out.data, letter.seconds)
+            sent.add_done_callback(self._count_sent)
         else:
             where = str(topic(place.federation, place.me, out.channel))
             self._retained_chunks[where] = await send_blob(
@@ -443,6 +492,12 @@ class Host:
                 per_chunk_topic=True,
                 stale_chunks=self._retained_chunks.get(where, 0),
             )
+
+    def _count_sent(self, sent: asyncio.Future[Sent]) -> None:
+        reason = None if sent.cancelled() else UNDELIVERED.get(sent.result())
+        if reason is not None:
+            self.endpoint.drops[reason] += 1
+            self.changed()
 
     async def publish_json(self, channel: str, document: bytes, *, qos: int = 0) -> None:
         """Publish a document for people; dropped while there is no broker, or no right to speak."""
