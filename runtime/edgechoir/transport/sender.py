@@ -105,7 +105,9 @@ class Sender:
         limit: int = LIMIT,
     ) -> None:
         self._retry_first, self._retry_last, self._limit = retry_first, retry_last, limit
-        self._open: OrderedDict[Name, _Transfer] = OrderedDict()
+        self._open: dict[Name, _Transfer] = {}
+        self._ready: OrderedDict[Name, None] = OrderedDict()
+        """Those that may have something to send, the one that waits longest in front."""
         self._per_key: dict[str, int] = {}
         self.resent = 0
         """Chunks that were sent again."""
@@ -136,17 +138,20 @@ class Sender:
             raise LocalError(f"{MAX_OPEN} transfers to {key} are open, no more may be started")
         single = chunks.count == 1
         self._open[name] = _Transfer(chunks, expires, now, int(single), ask_due=not single)
+        self._ready[name] = None
         self._per_key[key] = self._per_key.get(key, 0) + 1
         return name
 
     def next(self, now: float) -> Parcel | None:
         """What to publish next, from each transfer in turn; None when nothing may be sent now."""
-        for name, transfer in self._open.items():
+        while self._ready:
+            name, _ = self._ready.popitem(last=False)
+            transfer = self._open[name]
             payload = self._payload(name, transfer, now)
             if payload is not None:
                 transfer.busy += 1
                 transfer.quiet = now
-                self._open.move_to_end(name)
+                self._ready[name] = None
                 return Parcel(name, payload)
         return None
 
@@ -181,6 +186,7 @@ class Sender:
         """Give a transfer up, or count it as delivered; nothing happens if it is over."""
         if self._open.pop(name, None) is None:
             return []
+        self._ready.pop(name, None)
         self._per_key[name.key] -= 1
         if not self._per_key[name.key]:
             del self._per_key[name.key]
@@ -202,6 +208,7 @@ class Sender:
             return self.end(name, Outcome.DELIVERED)
         if self._is_news(transfer, control):
             self._heed(transfer, control, now)
+            self._ready.setdefault(name)
         return []
 
     def _is_news(self, transfer: _Transfer, ack: Ack) -> bool:
@@ -238,6 +245,7 @@ class Sender:
             elif not transfer.busy and not transfer.ask_due and now >= self._asks_at(transfer):
                 transfer.ask_due = True
                 transfer.asks += 1
+                self._ready.setdefault(name)
         return ended
 
     def _asks_at(self, transfer: _Transfer) -> float:
@@ -246,13 +254,8 @@ class Sender:
 
     @property
     def wake(self) -> float | None:
-        """When `tick` has something to do; None while nothing is open."""
+        """When `tick` may have something to do; None while nothing is open."""
         return min(
-            (
-                transfer.expires
-                if transfer.busy or transfer.ask_due
-                else min(transfer.expires, self._asks_at(transfer))
-                for transfer in self._open.values()
-            ),
+            (min(transfer.expires, self._asks_at(transfer)) for transfer in self._open.values()),
             default=None,
         )

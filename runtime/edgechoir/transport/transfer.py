@@ -37,7 +37,9 @@ PUBLISHING: Final = 16
 REPLYING: Final = 256
 REPLY_S: Final = 5.0
 TICK_S: Final = 1.0
-"""How often a receiver with open blobs looks at the clock."""
+"""How often a receiver with blobs under way looks at the clock."""
+PAUSE_S: Final = 0.05
+"""The least time between two looks at the clock."""
 
 
 class Transfers:
@@ -59,6 +61,7 @@ class Transfers:
         self._sender, self._receiver = sender, receiver
         self._answering, self._clock = answering, clock
         self._group: asyncio.TaskGroup | None = None
+        self._over = False
         self._results: dict[Name, asyncio.Future[Outcome]] = {}
         self._publishing = self._replying = 0
         self._wake = asyncio.Event()
@@ -77,13 +80,13 @@ class Transfers:
                     self._pump()
                     await self._until_woken()
         finally:
-            self._group = None
+            self._group, self._over = None, True
             for name in tuple(self._results):
                 self._settle(self._sender.end(name, Outcome.CANCELLED))
 
     async def _until_woken(self) -> None:
         due = self._sender.wake
-        pause = None if due is None else max(due - self._clock(), 0.0)
+        pause = None if due is None else max(due - self._clock(), PAUSE_S)
         if len(self._receiver):
             pause = min(TICK_S, pause if pause is not None else TICK_S)
         try:
@@ -108,8 +111,8 @@ class Transfers:
     def start(self, to: str, data: bytes, seconds: float) -> asyncio.Future[Outcome]:
         """Begin to send a blob that is of no use after so many seconds; how it ended comes with
         the future. Raises LocalError when too many are open: await `room` first."""
-        if self._group is None:
-            raise LocalError("transfers are not running")
+        if self._over:
+            raise LocalError("transfers are over; they are started before or while they run")
         now = self._clock()
         name = self._sender.start(to, data, now, now + seconds)
         if (result := self._results.get(name)) is None:
@@ -151,7 +154,6 @@ class Transfers:
         finally:
             self._publishing -= 1
         self._pump()
-        self._wake.set()
 
     def _settle(self, ended: Sequence[Ended]) -> None:
         for one in ended:
@@ -167,10 +169,11 @@ class Transfers:
         """Take a message of a topic on which blobs come, or answers to ours. Gives blobs that are
         now whole; they count as delivered with the return of this call. Raises Malformed."""
         now = self._clock()
+        if not len(self._receiver):
+            self._wake.set()
         if not is_control(payload):
             effects = self._receiver.take_chunk(topic, payload, now)
             self._answer([effect for effect in effects if isinstance(effect, Reply)])
-            self._wake.set()
             return [effect.blob for effect in effects if isinstance(effect, Delivered)]
         control = decode(payload)
         if isinstance(control, Ack | Refuse):
@@ -178,7 +181,6 @@ class Transfers:
             self._pump()
         else:
             self._answer(self._receiver.take_control(topic, control, now))
-        self._wake.set()
         return []
 
     def forget(self, topic: str) -> None:
