@@ -406,7 +406,7 @@ def test_mosquitto_acknowledges_what_it_drops_from_a_full_queue(
                         group.create_task(a.publish("open/x", b"%d" % n))
             assert a.counters.messages_up == count  # all acknowledged
             messages = b.messages()
-            got = []
+            got: list[bytes] = []
             async with asyncio.timeout(WAIT_S):
                 while not got or got[-1] != b"last":
                     if len(got) == 900:  # there is room again

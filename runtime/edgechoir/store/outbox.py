@@ -2,8 +2,8 @@
 
 A record is accepted when `add` returns: from then on `kill -9` loses nothing of it (a power cut may
 lose the last batches, never the file: synchronous=NORMAL). `add` takes a batch and commits once,
-which spares SD cards; `commits` and `bytes_written` say what it cost. Lower `priority` numbers go
-out first and are dropped last. What is dropped, for want of room or for its age, is counted.
+which spares SD cards; `commits` and `bytes_written` say what it cost. The oldest go out first, and
+are dropped first; what is dropped, for want of room or for its age, is counted.
 
 Only what is still true tomorrow belongs here: documents for people. Not messages of a round: an
 update is of no use after its turn, and the keys and pads that it belongs to are in memory alone,
@@ -12,10 +12,11 @@ so after a restart a stored one must not be sent.
 
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from edgechoir.errors import LocalError, OperatorError
 from edgechoir.store.database import open_or_replace
@@ -25,9 +26,8 @@ RECORD_COST: Final = 64
 
 _MIGRATIONS: Final = (
     """CREATE TABLE records (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, priority INTEGER NOT NULL, expires REAL NOT NULL,
-        size INTEGER NOT NULL, topic TEXT NOT NULL, payload BLOB NOT NULL);
-    CREATE INDEX by_turn ON records (priority, id);
+        id INTEGER PRIMARY KEY AUTOINCREMENT, expires REAL NOT NULL, size INTEGER NOT NULL,
+        topic TEXT NOT NULL, payload BLOB NOT NULL);
     CREATE INDEX by_end ON records (expires)""",
 )
 
@@ -38,7 +38,6 @@ class Record:
 
     topic: str
     payload: bytes
-    priority: int
     expires: float
     id: int = 0
 
@@ -71,74 +70,70 @@ class Outbox:
         return self._bytes
 
     def add(self, records: Sequence[Record], now: float) -> None:
-        """Accept a batch. Makes room by dropping the oldest of the least urgent, maybe of the
-        batch itself. Raises OperatorError (a full disk): nothing of the batch is accepted."""
+        """Accept a batch, for which the oldest make room, those of the batch itself if they must.
+
+        Raises OperatorError (a full disk): nothing of the batch is accepted.
+        """
         if any(record.size > self._max_bytes for record in records):
             raise LocalError(f"a record is larger than the outbox of {self._max_bytes} bytes")
-        with self._lock:
-            self._begin()
-            with self._database:
-                self._expire(now)
-                self._database.executemany(
-                    "INSERT INTO records (priority, expires, size, topic, payload) "
-                    "VALUES (?, ?, ?, ?, ?)",
-                    [(r.priority, r.expires, r.size, r.topic, r.payload) for r in records],
-                )
-                self._make_room()
-            self._recount(sum(record.size for record in records))
+        with self._writing():
+            self._expire(now)
+            self._database.executemany(
+                "INSERT INTO records (expires, size, topic, payload) VALUES (?, ?, ?, ?)",
+                [(r.expires, r.size, r.topic, r.payload) for r in records],
+            )
+            written = sum(record.size for record in records)
+            self._count += len(records)
+            self._bytes += written
+            self._make_room()
+        self.bytes_written += written
 
     def first(self, limit: int, now: float) -> list[Record]:
-        """Up to `limit` records that have not expired, the most urgent first, then the oldest."""
+        """Up to `limit` records that have not expired, the oldest first."""
         rows = self._database.execute(
-            "SELECT topic, payload, priority, expires, id FROM records WHERE expires > ? "
-            "ORDER BY priority, id LIMIT ?",
+            "SELECT topic, payload, expires, id FROM records WHERE expires > ? ORDER BY id LIMIT ?",
             (now, limit),
         ).fetchall()
         return [Record(*row) for row in rows]
 
     def remove(self, ids: Sequence[int], now: float) -> None:
         """Forget records that were delivered, and those that have expired. Raises OperatorError."""
-        with self._lock:
-            self._begin()
-            with self._database:
-                self._database.executemany("DELETE FROM records WHERE id = ?", [(i,) for i in ids])
-                self._expire(now)
-            self._recount(0)
+        with self._writing():
+            for number in ids:
+                self._delete("id = ?", number)
+            self._expire(now)
 
     def close(self) -> None:
         with self._lock:
             self._database.close()
 
-    def _begin(self) -> None:
-        try:
-            self._database.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            raise OperatorError(f"cannot write the outbox: {error}") from error
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One commit, or nothing at all."""
+        with self._lock:
+            before = (self._count, self._bytes, self.dropped, self.expired)
+            try:
+                self._database.execute("BEGIN IMMEDIATE")
+                with self._database:
+                    yield
+            except sqlite3.OperationalError as error:
+                self._count, self._bytes, self.dropped, self.expired = before
+                raise OperatorError(f"cannot write the outbox: {error}") from error
+            self.commits += 1
 
     def _expire(self, now: float) -> None:
-        gone = self._database.execute("DELETE FROM records WHERE expires <= ?", (now,))
-        self.expired += gone.rowcount
+        self.expired += self._delete("expires <= ?", now)
 
     def _make_room(self) -> None:
-        (size,) = self._database.execute("SELECT coalesce(sum(size), 0) FROM records").fetchone()
-        excess = size - self._max_bytes
-        if excess <= 0:
-            return
-        victims: list[tuple[int]] = []
-        for number, cost in self._database.execute(
-            "SELECT id, size FROM records ORDER BY priority DESC, id"
-        ):
-            if excess <= 0:
-                break
-            victims.append((number,))
-            excess -= cost
-        self._database.executemany("DELETE FROM records WHERE id = ?", victims)
-        self.dropped += len(victims)
+        while self._bytes > self._max_bytes:
+            number = self._database.execute("SELECT min(id) FROM records").fetchone()
+            self.dropped += self._delete("id = ?", number[0])
 
-    def _recount(self, written: int) -> None:
-        count, size = self._database.execute(
-            "SELECT count(*), coalesce(sum(size), 0) FROM records"
-        ).fetchone()
-        self._count, self._bytes = int(count), int(size)
-        self.commits += 1
-        self.bytes_written += written
+    def _delete(self, which: Literal["id = ?", "expires <= ?"], value: float) -> int:
+        sizes = f"SELECT count(*), coalesce(sum(size), 0) FROM records WHERE {which}"  # noqa: S608
+        count, size = self._database.execute(sizes, (value,)).fetchone()
+        if count:
+            self._database.execute(f"DELETE FROM records WHERE {which}", (value,))  # noqa: S608
+        self._count -= count
+        self._bytes -= size
+        return int(count)

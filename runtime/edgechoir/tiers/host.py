@@ -47,6 +47,7 @@ from edgechoir.transport.link import Link, Message
 from edgechoir.transport.receiver import Receiver
 from edgechoir.transport.sender import Outcome as Sent
 from edgechoir.transport.sender import Sender
+from edgechoir.transport.spool import Spool
 from edgechoir.transport.topics import (
     BULK_CHANNELS,
     PAIR_CHANNELS,
@@ -134,6 +135,8 @@ class Host:
         """Set once no other process of this identity is known to be alive."""
         self.tap: Callable[[bytes], None] | None = None
         """Is shown every message that comes up, for a trace."""
+        self.spool: Spool | None = None
+        """Keeps predictions while the broker is away, where the operator wants that."""
         self._describe = describe
         self._handle = handle
         self._assembler = Assembler(MAX_BLOB, max_open=64, max_total_bytes=2 * MAX_BLOB)
@@ -165,6 +168,8 @@ class Host:
             self._group = group
             try:
                 group.create_task(self._transfers.run(), name="transfers")
+                if self.spool is not None:
+                    group.create_task(self.spool.run(self.alone), name="spool")
                 group.create_task(self._send_all(), name="send")
                 group.create_task(self._read(), name="read")
                 await self._listen(group)
@@ -500,10 +505,14 @@ class Host:
             self.changed()
 
     async def publish_json(self, channel: str, document: bytes, *, qos: int = 0) -> None:
-        """Publish a document for people; dropped while there is no broker, or no right to speak."""
+        """Publish a document for people; dropped while there is no broker, or no right to speak,
+        unless it is of a kind that is kept."""
+        where = str(topic(self.place.federation, self.place.me, channel))
+        if self.spool is not None and channel == "predictions":
+            self.spool.put(where, document)
+            return
         if not self.alone.is_set():
             return
-        where = str(topic(self.place.federation, self.place.me, channel))
         try:
             await self.link.publish(where, document, qos=qos, timeout=10)
         except LinkError as error:
@@ -557,6 +566,7 @@ class Host:
                     "bytes_up": counters.bytes_up,
                     "bytes_down": counters.bytes_down,
                 },
+                "spool": None if self.spool is None else self.spool.figures(),
                 "health": health(self._began, before, self._usage),
             }
         )
