@@ -341,7 +341,7 @@ def test_a_blob_sent_again_after_it_was_done_is_acknowledged_and_not_applied() -
     assert wire.applied == [[b"one", data_of(3)]]
 
 
-def test_what_is_remembered_as_done_is_bounded() -> None:
+def test_what_is_remembered_as_done_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = Wire()
     for n in range(KEPT_DONE + 1):
         wire.hear(K, Chunks(b"%d" % n, SMALL)[0])
@@ -349,7 +349,51 @@ def test_what_is_remembered_as_done_is_bounded() -> None:
     assert len(wire.applied[0]) == KEPT_DONE + 1
     wire.hear(K, Chunks(b"0", SMALL)[0])  # the first is forgotten
     assert len(wire.applied[0]) == KEPT_DONE + 2
-    assert KEPT_DONE >= MAX_OPEN
+    monkeypatch.setattr("edgechoir.transport.receiver.KEPT_ALL", KEPT_DONE + 1)
+    wire.hear("other", Chunks(b"a", SMALL)[0])
+    wire.hear("third", Chunks(b"b", SMALL)[0])  # of all, the first key is forgotten
+    assert list(wire.receiver._done) == ["other", "third"]
+    wire.hear("other", Chunks(b"a", SMALL)[0])
+    assert len(wire.applied[0]) == KEPT_DONE + 4
+
+
+@given(
+    rng=st.randoms(use_true_random=False),
+    sizes=st.lists(st.integers(0, 3), min_size=1, max_size=12),
+    loss=st.sampled_from([0.0, 0.1, 0.5]),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_blobs_of_one_key_arrive_in_their_order(
+    rng: Random, sizes: list[int], loss: float
+) -> None:
+    wire = Wire(rng, loss)
+    blobs = [data_of(size, seed) + bytes([seed]) for seed, size in enumerate(sizes)]
+    for blob in blobs:
+        wire.sender.start(K, blob, 0.0, 1e6)
+    for _ in range(150):
+        wire.send_all()
+        wire.carry(rng.randrange(1000))
+        if rng.random() < 0.2:
+            wire.pass_time(rng.random() * 3)
+    wire.loss = 0.0
+    wire.settle()
+    assert wire.applied == [blobs]
+    assert outcomes(wire) == [Outcome.DELIVERED] * len(blobs)
+
+
+def test_a_receiver_that_is_silent_holds_up_no_other() -> None:
+    wire = Wire()
+    for n in range(3):
+        wire.sender.start("silent", b"%d" % n, 0.0, 10.0 + n)
+        wire.sender.start("alive", b"%d" % n, 0.0, 60.0)
+    for _ in range(20):
+        wire.send_all()
+        wire.up = [(key, payload) for key, payload in wire.up if key == "alive"]
+        wire.carry()
+    assert [ended.name.key for ended in wire.ended] == ["alive"] * 3
+    wire.pass_time(10.0)
+    wire.send_all()
+    assert [key for key, _ in wire.up] == ["silent"]  # the next of that key has its turn
 
 
 # ---- windows and places
@@ -389,15 +433,14 @@ def test_who_does_not_fit_waits_without_sending_and_is_called_when_there_is_room
 
 def test_a_sender_with_many_blobs_waits_for_one_with_none() -> None:
     wire = Wire(places=2)
-    for n in range(5):
-        wire.sender.start("greedy", data_of(4, n), 0.0, 900.0)
-    wire.send_all()
-    while wire.up:
-        wire.hear(*wire.up.pop(0))
-    wire.sender.start("modest", data_of(4, 9), 0.0, 900.0)
-    wire.settle()
-    order = [ended.name.key for ended in wire.ended]
-    assert order.index("modest") <= 2
+    offered = [("greedy", data_of(4, n)) for n in range(4)] + [("modest", data_of(4, 9))]
+    for key, data in offered:
+        chunks = Chunks(data, SMALL)
+        wire.hear(key, encode(Offer(chunks.digest, 1, chunks.count, chunks.total, 60.0)))
+    for chunk in range(4):
+        wire.hear("greedy", Chunks(offered[0][1], SMALL)[chunk])
+    open_now = [key for (key, _), blob in wire.receiver._blobs.items() if blob.open]
+    assert open_now == ["greedy", "modest"]
 
 
 def test_a_stalled_sender_gives_its_place_to_one_that_waits_and_keeps_what_is_there() -> None:
@@ -523,14 +566,16 @@ def test_wrong_bytes_are_malformed_and_the_right_ones_may_follow() -> None:
 
 def test_a_sender_with_too_many_open_says_so() -> None:
     sender = Sender()
+    names = []
     for n in range(MAX_OPEN):
         assert not sender.is_full(K)
-        sender.start(K, b"%d" % n, 0.0, 60.0)
+        names.append(sender.start(K, b"%d" % n, 0.0, 60.0))
     assert sender.is_full(K)
-    sender.start(K, b"0", 0.0, 70.0)  # it is open already
+    assert not sender.is_full("other")
+    assert sender.start(K, b"0", 0.0, 70.0) == names[0]  # it is open already
     with pytest.raises(LocalError, match="no more"):
         sender.start(K, b"one more", 0.0, 60.0)
-    assert [name.digest for name in sender.names(K)][-1] == hashlib.sha256(b"0").digest()
+    assert sender.names(K) == names
 
 
 def test_a_receiver_needs_a_name_and_room() -> None:

@@ -10,9 +10,9 @@ memory stay within `max_bytes`, and at most `places` are open, each with the sam
 who wait, the one whose sender has the fewest open blobs is next, then the oldest; nobody overtakes
 it because it is smaller.
 
-The hashes of the last KEPT_DONE blobs of each sender are remembered, twice as many as a sender has
-open: a chunk that comes again is answered with `done` and delivers nothing. A hash that does not
-fit begins the blob anew.
+The hashes of the last KEPT_DONE blobs of each sender are remembered, as many as a broker may send
+again after a reconnection: a chunk that comes again is answered with `done` and delivers nothing.
+A hash that does not fit begins the blob anew.
 """
 
 import hashlib
@@ -37,8 +37,9 @@ from edgechoir.transport.sender import MAX_OPEN
 PLACES: Final = 8
 WINDOW: Final = 8
 """With PLACES, 64 chunks or 8 MB under way to one member; mosquitto queues 1000 by default."""
-KEPT_DONE: Final = 2 * MAX_OPEN
-KEPT_KEYS: Final = 512
+KEPT_DONE: Final = 64
+KEPT_ALL: Final = 32_768
+"""Hashes remembered for all senders together, 6 MB; who was silent longest is forgotten first."""
 MAX_WAITING: Final = 1024
 SILENT_S: Final = 600.0
 """A blob whose sender says nothing for so long is dropped."""
@@ -100,6 +101,8 @@ class Receiver:
         self._places, self._window = places, window
         self._blobs: OrderedDict[tuple[str, bytes], _Blob] = OrderedDict()
         self._done: OrderedDict[str, OrderedDict[bytes, None]] = OrderedDict()
+        self._kept = 0
+        """Hashes in `_done`."""
         self._sequence = 0
         self._short = False
         """Does the next that waits find no memory?"""
@@ -305,9 +308,11 @@ class Receiver:
         key, digest = name
         done = self._done.setdefault(key, OrderedDict())
         done[digest] = None
+        self._kept += 1
         self._done.move_to_end(key)
         if len(done) > KEPT_DONE:
             done.popitem(last=False)
-        if len(self._done) > KEPT_KEYS:
-            self._done.popitem(last=False)
+            self._kept -= 1
+        while self._kept > KEPT_ALL:
+            self._kept -= len(self._done.popitem(last=False)[1])
         return self._done_reply(name)

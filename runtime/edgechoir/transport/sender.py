@@ -1,5 +1,8 @@
 """The sending end of transfers, without I/O: what to send next, and when to ask.
 
+The blobs of one key go one after the other, in the order of their start, so they arrive in it too,
+whatever is sent again; those of other keys do not wait for them.
+
 A blob of several chunks is offered first; the receiver says what it has of it and how many chunks
 may be under way. A blob of one chunk goes at once. Chunks go in order, those that are missing
 first. One counts as lost when the receiver has answered an offer made after it, or has three
@@ -11,7 +14,8 @@ What the receiver said may be taken back: a receiver that was started anew has n
 is final. A process that was started anew offers the same blob and goes on where the old one was.
 """
 
-from collections import OrderedDict
+import math
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -21,7 +25,7 @@ from edgechoir.transport.blobs import LIMIT, Chunks
 from edgechoir.transport.control import Ack, Cancel, Offer, Refuse, encode
 
 MAX_OPEN: Final = 64
-"""Transfers under one key at once; a receiver remembers at least as many that are done."""
+"""Transfers under one key, the one under way and those behind it."""
 REORDERED: Final = 3
 """So many later chunks must have arrived before an earlier one counts as lost (RFC 9002, 6.1.1)."""
 RETRY_FIRST: Final = 1.0
@@ -108,7 +112,8 @@ class Sender:
         self._open: dict[Name, _Transfer] = {}
         self._ready: OrderedDict[Name, None] = OrderedDict()
         """Those that may have something to send, the one that waits longest in front."""
-        self._per_key: dict[str, int] = {}
+        self._lanes: dict[str, deque[Name]] = {}
+        """By key; the first is under way."""
         self.resent = 0
         """Chunks that were sent again."""
 
@@ -116,15 +121,12 @@ class Sender:
         return len(self._open)
 
     def names(self, key: str) -> list[Name]:
-        """The open transfers under a key, the one that expires first in front."""
-        return sorted(
-            (name for name in self._open if name.key == key),
-            key=lambda name: self._open[name].expires,
-        )
+        """The open transfers under a key, in their order."""
+        return list(self._lanes.get(key, ()))
 
     def is_full(self, key: str) -> bool:
         """Are MAX_OPEN transfers open under this key?"""
-        return self._per_key.get(key, 0) >= MAX_OPEN
+        return len(self._lanes.get(key, ())) >= MAX_OPEN
 
     def start(self, key: str, data: bytes, now: float, expires: float) -> Name:
         """Begin a transfer that is of no use after `expires`. Starting an open one again only
@@ -138,8 +140,9 @@ class Sender:
             raise LocalError(f"{MAX_OPEN} transfers to {key} are open, no more may be started")
         single = chunks.count == 1
         self._open[name] = _Transfer(chunks, expires, now, int(single), ask_due=not single)
-        self._ready[name] = None
-        self._per_key[key] = self._per_key.get(key, 0) + 1
+        lane = self._lanes.setdefault(key, deque())
+        lane.append(name)
+        self._ready.setdefault(lane[0])
         return name
 
     def next(self, now: float) -> Parcel | None:
@@ -187,9 +190,12 @@ class Sender:
         if self._open.pop(name, None) is None:
             return []
         self._ready.pop(name, None)
-        self._per_key[name.key] -= 1
-        if not self._per_key[name.key]:
-            del self._per_key[name.key]
+        lane = self._lanes[name.key]
+        lane.remove(name)
+        if lane:
+            self._ready.setdefault(lane[0])
+        else:
+            del self._lanes[name.key]
         return [Ended(name, outcome)]
 
     def cancel(self, name: Name) -> tuple[list[Ended], Parcel]:
@@ -242,13 +248,17 @@ class Sender:
         for name, transfer in tuple(self._open.items()):
             if now >= transfer.expires:
                 ended += self.end(name, Outcome.EXPIRED)
-            elif not transfer.busy and not transfer.ask_due and now >= self._asks_at(transfer):
+            elif transfer.busy or transfer.ask_due:
+                continue
+            elif now >= self._asks_at(transfer):
                 transfer.ask_due = True
                 transfer.asks += 1
                 self._ready.setdefault(name)
         return ended
 
     def _asks_at(self, transfer: _Transfer) -> float:
+        if not transfer.number:
+            return math.inf  # it has not had its turn
         pause = min(self._retry_first * 2.0 ** min(transfer.asks, 16), self._retry_last)
         return transfer.quiet + pause
 

@@ -15,8 +15,9 @@ Nothing here is on a disk. A sender that is started anew may start the same blob
 what the receiver has of it; a receiver that is started anew begins again. What was delivered is in
 the hands of the receiver's process: if that dies, so does what it had not written down.
 
-Chunks and offers go with QoS 1, in order; answers with QoS 0, and not at all while there is no
-connection, since the sender asks again.
+Blobs to one topic arrive in the order of their start: the next is sent when the one before has
+ended. Chunks and offers go with QoS 1, in order; answers with QoS 0, and not at all while there is
+no connection, since the sender asks again.
 """
 
 import asyncio
@@ -99,7 +100,7 @@ class Transfers:
 
     async def room(self, to: str, timeout: float) -> None:
         """Wait, but no longer than `timeout`, until one more blob to this topic may be started;
-        after that the one that would expire first makes room."""
+        after that the oldest makes room."""
         try:
             async with asyncio.timeout(timeout):
                 while self._sender.is_full(to):
