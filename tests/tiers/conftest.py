@@ -45,6 +45,7 @@ from edgechoir.tiers.host import Host
 from edgechoir.tiers.models import Held, read_model
 from edgechoir.tiers.process import TierConfig, host_of, state_held
 from edgechoir.transport.blobs import Assembler, split
+from edgechoir.transport.control import is_control
 from edgechoir.transport.link import Link, Will
 from edgechoir.transport.memory import MemoryBroker, MemoryLink
 from edgechoir.transport.topics import topic
@@ -349,13 +350,20 @@ class Federation:
         return Status.from_json(self.broker.retained[str(where)])
 
     @asynccontextmanager
-    async def overheard(self, reader: str, pattern: str) -> AsyncIterator[list[bytes]]:
-        """The blobs that `reader` may read under a filter, in the order of their arrival."""
+    async def overheard(
+        self, reader: str, pattern: str, *, controls: bool = False
+    ) -> AsyncIterator[list[bytes]]:
+        """The blobs that `reader` may read under a filter, in the order of their arrival, and, if
+        asked for, what is said about them."""
         blobs: list[bytes] = []
         assembler = Assembler(1 << 24)
 
         async def listen(link: MemoryLink) -> None:
             async for message in link.messages():
+                if is_control(message.payload):
+                    if controls:
+                        blobs.append(message.payload)
+                    continue
                 blob = assembler.feed(message.topic, message.payload, 0.0)
                 if blob is not None:
                     blobs.append(blob)

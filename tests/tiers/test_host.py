@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from edgechoir import wire
 from edgechoir.errors import OperatorError
+from edgechoir.monitor.records import PredictionRecord
 from edgechoir.monitor.status import MemberState
 from edgechoir.rounds.endpoint import Outgoing
-from edgechoir.tiers.outbox import MAX_WAITING
+from edgechoir.tiers.letters import MAX_WAITING
+from edgechoir.transport.control import is_control
+from edgechoir.transport.link import Link
 
 if TYPE_CHECKING:
     from tests.tiers.conftest import Federation, Learner, Running
 
+WAIT_S = 20.0
 UP = "edgechoir/v1/alps/+/+/up/cloud"
 
 
@@ -165,17 +172,18 @@ def test_a_round_is_written_down_before_its_upload_leaves(federation: Federation
                     place = (journal.last_epoch("alps"), journal.last_round("alps"), 0)
                     written.append(journal.stored_upload("alps", *place))
 
-            federation.on_write = on_write
-            async with federation.overheard("cloud", UP) as heard:
+            where = "edgechoir/v1/alps/device/dev-1/up/cloud"
+            async with federation.overheard("cloud", where, controls=True) as heard:
+                federation.on_write = on_write
                 one.idle = False
                 one.answer()
                 await running.rounds(3)
             cloud = federation.voice("cloud", "cloud")
-            mine = [one for one in map(cloud.open, heard) if one.sender.member == "dev-1"]
             uploads = [
                 (opened.body, stored)
-                for opened, stored in zip(mine, written, strict=False)
-                if opened.kind == wire.Upload.KIND
+                for data, stored in zip(heard, written, strict=False)
+                if not is_control(data)
+                if (opened := cloud.open(data)).kind == wire.Upload.KIND
             ]
             assert len(uploads) >= 3
             assert all(body == stored for body, stored in uploads)
@@ -192,10 +200,10 @@ def test_no_upload_leaves_unwritten_when_the_queue_overflows(
             one, _ = await keyed(federation, running)
             round_ = one.asked[-1].round
             federation.cut("dev-1")
-            one.host.outbox.put(Outgoing("up", "", b"first"))
+            one.host.letters.put(Outgoing("up", "", b"first"))
             one.answer()
             for number in range(others):
-                one.host.outbox.put(Outgoing("up", "", b"%d" % number))
+                one.host.letters.put(Outgoing("up", "", b"%d" % number))
             async with federation.overheard("cloud", UP) as heard:
                 federation.mend("dev-1")
                 await federation.until(lambda: b"%d" % (others - 1) in heard)
@@ -218,7 +226,7 @@ def test_a_queue_that_is_full_loses_its_oldest_and_counts_them(federation: Feder
             federation.cut("dev-1")
             last = MAX_WAITING + 10
             for number in range(last):
-                one.host.outbox.put(Outgoing("up", "", b"%d" % number))
+                one.host.letters.put(Outgoing("up", "", b"%d" % number))
             async with federation.overheard("cloud", UP) as heard:
                 federation.mend("dev-1")
                 await federation.until(lambda: b"%d" % (last - 1) in heard)
@@ -245,5 +253,98 @@ def test_what_the_broker_refuses_is_counted_and_the_host_goes_on(federation: Fed
             )
             federation.refused.clear()
             await running.rounds(2)
+
+    asyncio.run(trial())
+
+
+# ---- a broker that loses what it has acknowledged
+
+
+def test_no_round_fails_where_the_broker_loses_one_message_in_ten(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def trial() -> None:
+        route = federation.broker._route
+        lost: Counter[str] = Counter()
+        seen: Counter[str] = Counter()
+
+        def lose_some(topic: str, payload: bytes, *, retain: bool, qos: int) -> None:
+            channel = topic.split("/")[5]
+            seen[channel] += 1
+            if channel in ("up", "down") and seen[channel] % 10 == 9:
+                lost[channel] += 1
+                return
+            route(topic, payload, retain=retain, qos=qos)
+
+        monkeypatch.setattr(federation.broker, "_route", lose_some)
+        async with federation.running() as running:
+            running.start("cloud", federation.aggregator(federation.cloud(2, deadline=30.0)))
+            for name in ("dev-1", "dev-2"):
+                running.start(name, federation.learner(name).run(federation.open_link))
+            await running.rounds(3)
+            assert [metrics.outcome for metrics in running.seen.rounds] == ["done"] * 3
+            assert all(metrics.devices == 2 for metrics in running.done)
+            assert min(lost["up"], lost["down"]) > 0
+            for name in ("cloud", "dev-1", "dev-2"):
+                assert running.status(name).drops == {}
+
+    asyncio.run(trial())
+
+
+# ---- predictions that wait
+
+
+def test_predictions_made_while_the_broker_is_away_are_published_when_it_is_back(
+    federation: Federation, tmp_path: Path
+) -> None:
+    """The samples end while the link is cut, and the process with them: the next one publishes."""
+
+    async def trial() -> None:
+        count = 60
+        x = np.arange(count * 64, dtype=np.float32).reshape(count, 64) % 16
+        np.savez(tmp_path / "samples.npz", x=x, y=np.zeros(count, np.int64))
+        config = federation.device(
+            "dev-1",
+            sensor={
+                "source": "replay",
+                "path": str(tmp_path / "samples.npz"),
+                "rate_hz": 30.0,
+                "loop": False,
+            },
+            training={"enabled": False},
+            predictions={"max_rate_hz": 10_000.0, "keep_offline": True},
+        )
+        heard: list[PredictionRecord] = []
+        arrived = asyncio.Event()
+        federation.identity("monitor", "eye-2")
+
+        async def listen(link: Link) -> None:
+            async for message in link.messages():
+                heard.append(PredictionRecord.from_json(message.payload))
+                arrived.set()
+
+        async def until(number: int) -> None:
+            async with asyncio.timeout(WAIT_S):
+                while len(heard) < number:
+                    arrived.clear()
+                    await arrived.wait()
+
+        async with federation.running() as running, federation.broker.link("eye-2") as eye:
+            await eye.subscribe("edgechoir/v1/alps/+/+/predictions")
+            listening = running.group.create_task(listen(eye))
+            first = running.group.create_task(federation.run_device(config))
+            await until(1)
+            federation.cut("dev-1")
+            async with asyncio.timeout(WAIT_S):
+                await first
+            before = len(heard)
+            assert before < count
+            second = running.group.create_task(federation.run_device(config))
+            await until(count)
+            times = [record.at for record in heard[:count]]
+            assert times == sorted(times)
+            assert len(set(times)) == count
+            second.cancel()
+            listening.cancel()
 
     asyncio.run(trial())

@@ -70,6 +70,33 @@ def wait_for_listener(port: int, broker: subprocess.Popen[bytes], log: Path) -> 
             return
 
 
+@pytest.fixture
+def start_mosquitto(tmp_path: Path) -> Iterator[Callable[[int, str], subprocess.Popen[bytes]]]:
+    """(port, configuration) -> a running mosquitto, open to all, to be killed and started anew."""
+    program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+    if not os.access(program, os.X_OK):
+        pytest.skip("mosquitto is not installed")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(port: int, extra: str) -> subprocess.Popen[bytes]:
+        config = tmp_path / f"{len(started)}.conf"
+        user = pwd.getpwuid(os.getuid()).pw_name
+        config.write_text(f"user {user}\nlistener {port} {HOST}\nallow_anonymous true\n{extra}")
+        log = config.with_suffix(".log")
+        with log.open("wb") as out:
+            broker = subprocess.Popen([program, "-c", str(config)], stderr=out)
+        started.append(broker)
+        wait_for_listener(port, broker, log)
+        return broker
+
+    try:
+        yield start
+    finally:
+        for broker in started:
+            broker.kill()
+            broker.wait(10)
+
+
 @dataclass(slots=True)
 class Proxy:
     """Carries bytes between links and the broker; can cut them and refuse new ones."""

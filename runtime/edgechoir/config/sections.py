@@ -205,6 +205,19 @@ class Predictions(Section):
         le=10_000,
         description="Predictions published a second; others are not sent.",
     )
+    keep_offline: bool = Field(
+        default=False,
+        description="Keep predictions on the disk while the broker is away, and publish them then.",
+    )
+    keep_bytes: int = Field(
+        default=16_000_000,
+        ge=65_536,
+        le=100_000_000_000,
+        description="Disk for predictions that wait; the oldest are dropped for newer ones.",
+    )
+    keep_hours: float = Field(
+        default=24.0, gt=0, le=8760, description="Predictions that waited longer are dropped."
+    )
 
 
 class Log(Section):

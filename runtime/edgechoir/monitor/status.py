@@ -76,6 +76,15 @@ class BrokerStatus(Part):
     bytes_down: Count | None = Field(default=None, description="Received since the start.")
 
 
+class SpoolStatus(Part):
+    """Documents kept on the disk while the broker is away."""
+
+    waiting: Count
+    dropped: Count = Field(default=0, description="For want of room, by age, or refused.")
+    bytes: Count | None = Field(default=None, description="Disk in use for them.")
+    commits: Count | None = Field(default=None, description="Writes to the disk since the start.")
+
+
 class Health(Part):
     """The process, as the operating system counts."""
 
@@ -104,6 +113,7 @@ class Status(Document):
         default={}, description="What was refused, counted by reason."
     )
     broker: BrokerStatus | None = None
+    spool: SpoolStatus | None = None
     health: Health | None = None
 
 

@@ -100,7 +100,7 @@ class AggregatorTier:
 
     def _begin(self) -> None:
         self._began = time.time()
-        self._bytes = (self.host.outbox.sent, self.host.received)
+        self._bytes = (self.host.letters.sent, self.host.received)
 
     def _end(self, outcome: str, reason: str, round_: int) -> None:
         self._outcome, self._reason = outcome, reason
@@ -122,7 +122,7 @@ class AggregatorTier:
         if held is None:
             return
         self._held = held
-        self.host.outbox.put(Outgoing("model", "", envelope))
+        self.host.letters.put(Outgoing("model", "", envelope))
         self.host.spawn(self._keep(held), "keep model")
         self.host.happen(ModelHeld(held.version, held.digest))
 
@@ -161,7 +161,7 @@ class AggregatorTier:
                 )
             case Result():
                 self._total = one.total
-                sent, received = self.host.outbox.sent, self.host.received
+                sent, received = self.host.letters.sent, self.host.received
                 moved = (sent - self._bytes[0], received - self._bytes[1])
                 self.host.spawn(self._report(one, moved), "report")
             case Finished(reason):
@@ -173,7 +173,7 @@ class AggregatorTier:
         No member goes back to an older one, so a cloud that had forgotten it could never go on.
         """
         await asyncio.to_thread(keep, self._versions, held, metrics)
-        self.host.outbox.put(Outgoing("model", "", envelope))
+        self.host.letters.put(Outgoing("model", "", envelope))
 
     async def _order(self, order: Order) -> None:
         """Begin a round only once its model is on its way, and its number written down as used."""

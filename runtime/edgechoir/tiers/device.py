@@ -203,7 +203,7 @@ class Device:
                 pass
 
     def _start_job(self, plan: wire.Plan) -> None:
-        mark = (self.host.outbox.sent, self.host.received)
+        mark = (self.host.letters.sent, self.host.received)
         if self._job is not None:
             self._moved = (mark[0] - self._mark[0], mark[1] - self._mark[1])
         self._mark = mark

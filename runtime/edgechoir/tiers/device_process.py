@@ -1,12 +1,16 @@
 """A device's process: its stores, its work and its host put together."""
 
+import time
+
 from edgechoir.bundle.load import load_bundle
 from edgechoir.config.tiers import DeviceConfig
+from edgechoir.store.outbox import Outbox
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.device import Device
 from edgechoir.tiers.host import fatal_is_plain
 from edgechoir.tiers.process import OpenLink, host_of, link_of, state_held
+from edgechoir.transport.spool import Spool
 
 
 async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> None:
@@ -22,12 +26,22 @@ async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> Non
             max_bytes=config.sensor.store.bytes,
         )
         versions = ModelVersions(config.state / "models.db")
+        outbox = (
+            Outbox(config.state / "outbox.db", config.predictions.keep_bytes)
+            if config.predictions.keep_offline
+            else None
+        )
         try:
             device = Device(config, bundle, samples, versions)
             async with host_of(config, device.describe, device.handle, open_link) as host:
                 device.host = host
+                if outbox is not None:
+                    keep = config.predictions.keep_hours * 3600
+                    host.spool = Spool(host.link, outbox, keep, time.time)
                 async with fatal_is_plain():
                     await device.run()
         finally:
             samples.close()
             versions.close()
+            if outbox is not None:
+                outbox.close()

@@ -41,19 +41,24 @@ from edgechoir.rounds.participant import Phase
 from edgechoir.secagg.masking import expand_mask
 from edgechoir.store.journal import RoundJournal
 from edgechoir.tiers.claim import Claim
-from edgechoir.tiers.outbox import Outbox
+from edgechoir.tiers.letters import Letters
 from edgechoir.tiers.place import Place, base_status
 from edgechoir.transport.blobs import Assembler
 from edgechoir.transport.link import Link, Message
+from edgechoir.transport.receiver import Receiver
+from edgechoir.transport.sender import Sender
+from edgechoir.transport.spool import Spool
 from edgechoir.transport.topics import (
-    BULK_CHANNELS,
+    PAIR_CHANNELS,
     Topic,
+    answering,
     channel_filter,
     down_filter,
     parse,
     topic,
     up_filter,
 )
+from edgechoir.transport.transfer import Transfers
 from edgechoir.types import Address
 
 log: Final = logging.getLogger(__name__)
@@ -93,10 +98,19 @@ class Host:
         self.received = 0
         self.tap: Callable[[bytes], None] | None = None
         """Is shown every message that comes up, for a trace."""
+        self.spool: Spool | None = None
+        """Keeps predictions while the broker is away, where the operator wants that."""
         self._describe = describe
         self._handle = handle
         self._assembler = Assembler(MAX_BLOB, max_open=64, max_total_bytes=2 * MAX_BLOB)
-        self.outbox = Outbox(place, link, journal, endpoint.drops)
+        self._transfers = Transfers(
+            link,
+            Sender(),
+            Receiver(place.instance, MAX_BLOB),
+            lambda where: str(answering(parse(where), place.me)),
+            time.monotonic,
+        )
+        self.letters = Letters(place, link, self._transfers, journal, endpoint)
         self._claim = Claim()
         self._taken: dict[str, bytes] = {}
         """The hash of the latest blob of each such channel of the parent."""
@@ -118,6 +132,9 @@ class Host:
         async with asyncio.TaskGroup() as group:
             self._group = group
             try:
+                group.create_task(self._transfers.run(), name="transfers")
+                if self.spool is not None:
+                    group.create_task(self.spool.run(self.alone), name="spool")
                 group.create_task(self._send(), name="send")
                 group.create_task(self._read(), name="read")
                 await self._listen(group)
@@ -194,14 +211,20 @@ class Host:
         if where.channel == "status":
             self._take_status(where, message)
             return
-        now = time.time()
-        blob = self._assembler.feed(where.stream, message.payload, now)
-        if blob is None or (where.channel in BULK_CHANNELS and self._comes_again(where, blob)):
+        if where.channel in PAIR_CHANNELS:
+            if where.rest == self.place.me.member:
+                for whole in self._transfers.take(message.topic, message.payload):
+                    self._receive(where, whole, retained=message.retained)
             return
+        blob = self._assembler.feed(where.stream, message.payload, time.time())
+        if blob is not None and not self._comes_again(where, blob):
+            self._receive(where, blob, retained=message.retained)
+
+    def _receive(self, where: Topic, blob: bytes, *, retained: bool) -> None:
         self.received += len(blob)
         if self.tap is not None and where.channel == "up":
             self.tap(blob)
-        self._carry_out(self.endpoint.receive(blob, now, retained=message.retained))
+        self._carry_out(self.endpoint.receive(blob, time.time(), retained=retained))
 
     def _comes_again(self, where: Topic, blob: bytes) -> bool:
         """A broker gives what it retains with every new subscription: that is no replay."""
@@ -217,7 +240,7 @@ class Host:
                 case Record():
                     record = outcome
                 case Outgoing():
-                    self.outbox.put(outcome, record)
+                    self.letters.put(outcome, record)
                     record = None
                 case ExpandMask():
                     self.spawn(self._expand(outcome), f"mask of round {outcome.round}")
@@ -273,6 +296,8 @@ class Host:
             self._take_own_status(status, instance, message.retained)
             return
         before = self._peers.get(peer)
+        if status.state is MemberState.STOPPED or (before and before[1] != instance):
+            self._forget_transfers(peer)
         self._peers[peer] = (str(status.state.value), instance)
         if status.state is not MemberState.ONLINE:
             self.endpoint.release(peer, instance)
@@ -285,6 +310,15 @@ class Host:
         if peer == self.place.parent and before is not None and before[1] != instance:
             log.info("parent %s is another process now; joining it anew", peer)
             self.rejoin()
+
+    def _forget_transfers(self, peer: Address) -> None:
+        """What was under way from or to a peer's process that is gone is of no use to the next."""
+        place = self.place
+        ours, theirs = ("up", "down") if peer == place.parent else ("down", "up")
+        me = str(place.me.member)
+        self._transfers.forget(str(topic(place.federation, peer, theirs, me)))
+        to = topic(place.federation, place.me, ours, str(peer.member))
+        self._transfers.cancel_all(str(to))
 
     def rejoin(self) -> None:
         """Ask the parent for a place again, if this tier takes part at all."""
@@ -319,8 +353,8 @@ class Host:
     async def _send(self) -> None:
         await self.alone.wait()
         if self.endpoint.joint.down is not None:
-            await self.outbox.clear()
-        await self.outbox.run()
+            await self.letters.clear()
+        await self.letters.run()
 
     async def _restore(self) -> None:
         """Whenever the connection is back, see that the broker retains what it should."""
@@ -328,15 +362,19 @@ class Host:
         lost = False
         async for state in self.link.changes():
             if state.connected and lost:
-                self.outbox.restore()
+                self.letters.restore()
                 self.changed()
             lost = not state.connected
 
     async def publish_json(self, channel: str, document: bytes, *, qos: int = 0) -> None:
-        """Publish a document for people; dropped while there is no broker, or no right to speak."""
+        """Publish a document for people; dropped while there is no broker, or no right to speak,
+        unless it is of a kind that is kept."""
+        where = str(topic(self.place.federation, self.place.me, channel))
+        if self.spool is not None and channel == "predictions":
+            self.spool.put(where, document)
+            return
         if not self.alone.is_set():
             return
-        where = str(topic(self.place.federation, self.place.me, channel))
         try:
             await self.link.publish(where, document, qos=qos, timeout=10)
         except LinkError as error:
@@ -390,6 +428,7 @@ class Host:
                     "bytes_up": counters.bytes_up,
                     "bytes_down": counters.bytes_down,
                 },
+                "spool": None if self.spool is None else self.spool.figures(),
                 "health": health(self._began, before, self._usage),
             }
         )

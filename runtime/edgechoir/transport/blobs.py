@@ -33,19 +33,33 @@ OPEN_PER_KEY: Final = 4
 _HEADER: Final = struct.Struct(">2sBB32sIIQ")
 
 
+class Chunks:
+    """A blob cut into `count` chunks, each at most `limit` - OVERHEAD bytes with its header.
+
+    Each is made when asked for, so that a blob under way is in memory once.
+    """
+
+    def __init__(self, data: bytes, limit: int = LIMIT) -> None:
+        room = limit - OVERHEAD - _HEADER.size
+        if room < 2 * MIN_BODY:
+            raise LocalError(f"limit of {limit} bytes leaves {room} for a body, too few")
+        self.total = len(data)
+        self.count = max(1, -(-self.total // room))
+        self.digest = hashlib.sha256(data).digest()
+        self._size = -(-self.total // self.count)
+        self._view = memoryview(data)
+
+    def __getitem__(self, index: int) -> bytes:
+        """The chunk with this index, 0 <= index < count."""
+        header = _HEADER.pack(b"EB", VERSION, 0, self.digest, index, self.count, self.total)
+        body = self._view[index * self._size : (index + 1) * self._size]
+        return b"".join((header, body))
+
+
 def split(data: bytes, limit: int = LIMIT) -> Iterator[bytes]:
-    """Cut a blob into chunks, each at most `limit` - OVERHEAD bytes with its header."""
-    room = limit - OVERHEAD - _HEADER.size
-    if room < 2 * MIN_BODY:
-        raise LocalError(f"limit of {limit} bytes leaves {room} for a body, too few")
-    total = len(data)
-    count = max(1, -(-total // room))
-    size = -(-total // count)
-    digest = hashlib.sha256(data).digest()
-    view = memoryview(data)
-    for index in range(count):
-        header = _HEADER.pack(b"EB", VERSION, 0, digest, index, count, total)
-        yield b"".join((header, view[index * size : (index + 1) * size]))
+    """All chunks of a blob, in order."""
+    chunks = Chunks(data, limit)
+    return (chunks[index] for index in range(chunks.count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +72,20 @@ class ChunkHeader:
     total: int
 
     @property
+    def offset(self) -> int:
+        """Where in the blob this chunk's body begins."""
+        return self.index * -(-self.total // self.count)
+
+    @property
     def body_length(self) -> int:
         """The one length that this chunk's body can have."""
         size = -(-self.total // self.count)
         return size if self.index < self.count - 1 else self.total - size * (self.count - 1)
+
+
+def body_of(chunk: bytes) -> memoryview:
+    """What a chunk carries behind its header."""
+    return memoryview(chunk)[_HEADER.size :]
 
 
 def read_header(chunk: bytes) -> ChunkHeader:

@@ -109,6 +109,17 @@ def _fault(topic: Topic) -> str:
     return f"channel {channel!r} is not one of ours"
 
 
+def answering(asked: Topic, me: Address) -> Topic:
+    """The topic on which `me` answers its peer: `up` what came `down`, and the other way.
+
+    >>> node = Address("node", MemberId("n"))
+    >>> str(answering(Topic("f", "device", MemberId("d"), "up", "n"), node))
+    'edgechoir/v1/f/node/n/down/d'
+    """
+    channel = {"up": "down", "down": "up"}[asked.channel]
+    return Topic(asked.federation, me.tier, me.member, channel, str(asked.member))
+
+
 def up_filter(federation: str, member: str) -> str:
     """What children send to their parent `member`."""
     return f"{ROOT}/{federation}/+/+/up/{member}"

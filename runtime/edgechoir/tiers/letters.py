@@ -8,42 +8,60 @@ back empty, and who joins then would wait in vain.
 
 import asyncio
 import logging
-from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
 from edgechoir import wire
 from edgechoir.errors import LinkError
-from edgechoir.rounds.endpoint import Outgoing
+from edgechoir.rounds.endpoint import Endpoint, Outgoing
 from edgechoir.rounds.events import Record
 from edgechoir.store.journal import RoundJournal
 from edgechoir.tiers.place import Place
 from edgechoir.transport.blobs import send_blob
 from edgechoir.transport.link import Link
-from edgechoir.transport.topics import BULK_CHANNELS, topic
+from edgechoir.transport.sender import Outcome as Sent
+from edgechoir.transport.topics import BULK_CHANNELS, PAIR_CHANNELS, topic
+from edgechoir.transport.transfer import Transfers
 
 log: Final = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 256
 """Messages that wait to be sent; beyond that the oldest is dropped and counted."""
+LETTER_S: Final = 60.0
+"""Seconds after which a message is of no use any more; an update lives as long as its round may."""
+ROOM_S: Final = 1.0
+"""Seconds that messages to others wait for one whose receiver acknowledges nothing."""
+UNDELIVERED: Final = {
+    Sent.UNSENT: "unsent",
+    Sent.EXPIRED: "unacknowledged",
+    Sent.REFUSED: "refused_there",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class _Letter:
     out: Outgoing
     record: Record | None
+    seconds: float
 
 
-class Outbox:
+class Letters:
     """Counts in `drops` what was not sent, and in `sent` the bytes of signed messages that were."""
 
     def __init__(
-        self, place: Place, link: Link, journal: RoundJournal, drops: Counter[str]
+        self,
+        place: Place,
+        link: Link,
+        transfers: Transfers,
+        journal: RoundJournal,
+        endpoint: Endpoint,
     ) -> None:
         self._place = place
         self._link = link
+        self._transfers = transfers
         self._journal = journal
-        self._drops = drops
+        self._joint = endpoint.joint
+        self._drops = endpoint.drops
         self._letters: asyncio.Queue[_Letter] = asyncio.Queue(MAX_WAITING)
         self._retained: dict[str, Outgoing] = {}
         """The latest of each channel that the broker keeps for us."""
@@ -57,16 +75,22 @@ class Outbox:
         if self._letters.full():
             self._letters.get_nowait()
             self._drops["outbox_full"] += 1
-        self._letters.put_nowait(_Letter(out, record))
+        up = self._joint.up
+        turn = None if up is None or record is None else up.turn
+        seconds = LETTER_S if turn is None else turn.plan.deadline
+        self._letters.put_nowait(_Letter(out, record, seconds))
 
     async def run(self) -> None:
         """Send until cancelled."""
         while True:
             letter = await self._letters.get()
+            async for state in self._link.changes():
+                if state.connected:
+                    break
             if letter.record is not None:
                 await self._write_down(letter.record)
             try:
-                await self._send(letter.out)
+                await self._send(letter)
             except LinkError as error:
                 self._drops["unsent"] += 1
                 log.warning("%s", error)
@@ -95,17 +119,18 @@ class Outbox:
             wire.encode(record.upload),
         )
 
-    async def _send(self, out: Outgoing) -> None:
-        place = self._place
+    async def _send(self, letter: _Letter) -> None:
+        place, out = self._place, letter.out
         self.sent += len(out.data)
-        if out.channel == "up":
-            if place.parent is None:
+        if out.channel in PAIR_CHANNELS:
+            peer = place.parent if out.channel == "up" else None
+            member = out.member if peer is None else str(peer.member)
+            if not member:
                 return
-            where = str(topic(place.federation, place.me, "up", str(place.parent.member)))
-            await send_blob(self._link, where, out.data)
-        elif out.channel == "down":
-            where = str(topic(place.federation, place.me, "down", out.member))
-            await send_blob(self._link, where, out.data)
+            where = str(topic(place.federation, place.me, out.channel, member))
+            await self._transfers.room(where, ROOM_S)
+            sent = self._transfers.start(where, out.data, letter.seconds)
+            sent.add_done_callback(self._count)
         else:
             where = str(topic(place.federation, place.me, out.channel))
             self._chunks[where] = await send_blob(
@@ -116,3 +141,8 @@ class Outbox:
                 per_chunk_topic=True,
                 stale_chunks=self._chunks.get(where, 0),
             )
+
+    def _count(self, sent: asyncio.Future[Sent]) -> None:
+        reason = None if sent.cancelled() else UNDELIVERED.get(sent.result())
+        if reason is not None:
+            self._drops[reason] += 1
