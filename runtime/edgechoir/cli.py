@@ -17,6 +17,7 @@ from edgechoir.commands import (
     demo,
     doctor,
     enrol,
+    healthy,
     init,
     monitor,
     tiers,
@@ -33,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"edgechoir {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, init, authority, enrol, broker, tiers, bundle, monitor, doctor):
+    for command in (demo, init, authority, enrol, broker, tiers, bundle, monitor, doctor, healthy):
         command.add(commands)
     return top
 
