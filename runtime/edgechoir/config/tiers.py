@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
+from edgechoir.config.rules import AnyRule, FedAvgRule
 from edgechoir.config.sections import (
     Broker,
     CloudRounds,
@@ -58,6 +59,7 @@ class CloudConfig(Section):
     model: Model
     rounds: CloudRounds = CloudRounds()
     training: CloudTraining = CloudTraining()
+    rule: AnyRule = FedAvgRule()
     update: CloudUpdate = CloudUpdate()
     log: Log = Log()
 
