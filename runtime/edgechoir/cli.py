@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from edgechoir import __version__
 from edgechoir.commands import (
+    audit,
     authority,
     broker,
     bundle,
@@ -33,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"edgechoir {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, init, authority, enrol, broker, tiers, bundle, monitor, doctor):
+    for command in (demo, init, authority, enrol, broker, tiers, bundle, monitor, audit, doctor):
         command.add(commands)
     return top
 

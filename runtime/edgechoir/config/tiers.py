@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 from pydantic import Field, Strict, model_validator
 
 from edgechoir.config.sections import (
+    AuditLog,
     Broker,
     CloudRounds,
     CloudTraining,
@@ -59,6 +60,7 @@ class CloudConfig(Section):
     rounds: CloudRounds = CloudRounds()
     training: CloudTraining = CloudTraining()
     update: CloudUpdate = CloudUpdate()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
 
 
@@ -93,6 +95,7 @@ class NodeConfig(Child):
     )
     rounds: Rounds = Rounds()
     update: MemberUpdate = MemberUpdate()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None
 
@@ -106,6 +109,7 @@ class EdgeCloudConfig(Child):
     parent_tier: Literal["cloud"] = Field(default="cloud", description="What the parent is.")
     rounds: Rounds = Rounds()
     update: MemberUpdate = MemberUpdate()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None
 
@@ -129,6 +133,7 @@ class DeviceConfig(Child):
     training: DeviceTraining = DeviceTraining()
     update: MemberUpdate = MemberUpdate()
     predictions: Predictions = Predictions()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None
 
