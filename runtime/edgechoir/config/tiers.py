@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
+from edgechoir.config.rules import AnyRule, FedAvgRule
 from edgechoir.config.sections import (
     AuditLog,
     Broker,
@@ -59,6 +60,7 @@ class CloudConfig(Section):
     model: Model
     rounds: CloudRounds = CloudRounds()
     training: CloudTraining = CloudTraining()
+    rule: AnyRule = FedAvgRule()
     update: CloudUpdate = CloudUpdate()
     audit: AuditLog = AuditLog()
     log: Log = Log()
