@@ -7,6 +7,7 @@ from pydantic import Field, Strict, model_validator
 
 from edgechoir.config.rules import AnyRule, FedAvgRule
 from edgechoir.config.sections import (
+    AuditLog,
     Broker,
     CloudRounds,
     CloudTraining,
@@ -61,6 +62,7 @@ class CloudConfig(Section):
     training: CloudTraining = CloudTraining()
     rule: AnyRule = FedAvgRule()
     update: CloudUpdate = CloudUpdate()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
 
 
@@ -95,6 +97,7 @@ class NodeConfig(Child):
     )
     rounds: Rounds = Rounds()
     update: MemberUpdate = MemberUpdate()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None
 
@@ -108,6 +111,7 @@ class EdgeCloudConfig(Child):
     parent_tier: Literal["cloud"] = Field(default="cloud", description="What the parent is.")
     rounds: Rounds = Rounds()
     update: MemberUpdate = MemberUpdate()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None
 
@@ -131,6 +135,7 @@ class DeviceConfig(Child):
     training: DeviceTraining = DeviceTraining()
     update: MemberUpdate = MemberUpdate()
     predictions: Predictions = Predictions()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None
 
