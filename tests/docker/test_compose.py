@@ -38,6 +38,7 @@ KEYS = {
     "networks": list,
     "pids_limit": int,
     "ports": list,
+    "pull_policy": str,
     "read_only": bool,
     "restart": str,
     "security_opt": list,
@@ -145,6 +146,7 @@ def test_every_image_is_one_that_we_build_in_the_version_at_hand(services: Compo
         name, _, tag = service["image"].rpartition(":")
         assert name.removeprefix("edgechoir-") in targets
         assert tag == version
+        assert service["pull_policy"] == "never"
     assert "latest" not in dockerfile
 
 

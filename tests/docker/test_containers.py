@@ -122,23 +122,31 @@ class Federation:
         asyncio.run(main())
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The image of each role, built from wheels that were fetched for it."""
-    wheels = tmp_path_factory.mktemp("wheels")
-    began = time.monotonic()
-    call("sh", ROOT / "docker/wheelhouse.sh", wheels, seconds=300, PYTHON=sys.executable)
-    gathered = time.monotonic()
+def build(wheels: Path, tag: str, *targets: str, options: str = "") -> None:
     call(
-        *("sh", ROOT / "docker/build.sh"),
+        *("sh", ROOT / "docker/build.sh", *targets),
         seconds=500,
         ENGINE="buildah",
         BASE=str(BASE),
         PREFIX="localhost/",
-        TAG="test",
+        TAG=tag,
         WHEELHOUSE=str(wheels),
-        BUILD_OPTIONS="--isolation chroot --network host",
+        BUILD_OPTIONS=f"--isolation chroot --network host {options}",
     )
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("wheels")
+
+
+@pytest.fixture(scope="module")
+def images(wheels: Path) -> dict[str, str]:
+    """The image of each role, built from wheels that were fetched for it."""
+    began = time.monotonic()
+    call("sh", ROOT / "docker/wheelhouse.sh", wheels, seconds=300, PYTHON=sys.executable)
+    gathered = time.monotonic()
+    build(wheels, "test")
     built = time.monotonic()
     print(
         f"\nwheels gathered in {gathered - began:.0f} s, images built in {built - gathered:.0f} s"
@@ -197,6 +205,14 @@ def test_the_images_hold_what_their_role_needs_and_say_what_they_are(
         run = ("run", "--rm", "--network=none", *ULIMITS, "--entrypoint=python")
         found = podman(*run, image, "-c", find.format(looked)).strip()
         assert found == str([name for name in looked if name in here[role]])
+
+
+def test_an_image_built_again_has_the_same_layers(images: dict[str, str], wheels: Path) -> None:
+    build(wheels, "again", "device", options="--no-cache")
+    again = "localhost/edgechoir-device:again"
+    form = ("inspect", "--type=image", "--format={{.RootFS.Layers}}")
+    assert podman(*form, again) == podman(*form, images["device"])
+    podman("rmi", again)
 
 
 def test_the_federation_learns_and_goes_on_after_its_node_was_killed(
