@@ -88,6 +88,18 @@ class SpoolStatus(Part):
     commits: Count | None = Field(default=None, description="Writes to the disk since the start.")
 
 
+class AuditStatus(Part):
+    """The member's audit log. Who keeps `head` can tell later that the log's end was taken off."""
+
+    records: Count
+    head: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="The hash of its last record on the disk."
+    )
+    commits: Count | None = Field(default=None, description="Writes to the disk since the start.")
+    lost: Count = Field(default=0, description="Records for which there was no room.")
+    failing: bool = Field(default=False, description="The disk takes no records at present.")
+
+
 class Health(Part):
     """The process, as the operating system counts."""
 
@@ -117,6 +129,7 @@ class Status(Document):
     )
     broker: BrokerStatus | None = None
     spool: SpoolStatus | None = None
+    audit: AuditStatus | None = None
     health: Health | None = None
 
 
