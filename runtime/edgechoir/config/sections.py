@@ -4,7 +4,7 @@ Sections that differ between tiers have one class for each. `tiers.py` says whic
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,9 @@ from edgechoir.types import member_id
 
 class Section(BaseModel):
     """A table of the file: unknown keys are refused, and values are not converted."""
+
+    TAG: ClassVar[str] = ""
+    """The key that says which of several kinds of table this is, where there are several."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
