@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edgechoir.config.sections import Section
+from edgechoir.config.sections import CloudTraining, CloudUpdate, Section
 
 Rate = Annotated[float, Field(gt=0, le=100)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -81,3 +81,10 @@ AnyRule = Annotated[
     FedAvgRule | FedAvgMRule | FedAdamRule | FedYogiRule | FedAdagradRule | FedProxRule,
     Field(discriminator="name"),
 ]
+
+
+def misfit(rule: AnyRule, training: CloudTraining, update: CloudUpdate) -> str:
+    """Why a rule does not go with the other settings; nothing where it does."""
+    if isinstance(rule, FedProxRule) and training.proximal:
+        return "it has a proximal term already, mu: leave training.proximal out"
+    return ""
