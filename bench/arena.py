@@ -59,6 +59,7 @@ from edgechoir.rounds.schedule import (
 )
 from edgechoir.secagg.pads import uniform
 from edgechoir.tiers.models import Held, read_model
+from edgechoir.tiers.scaffold import settle
 from edgechoir.tiers.work import Desk, do
 from edgechoir.training import fit as fitting
 from edgechoir.types import Address, FitPlan, Floats, MemberId, Update
@@ -98,16 +99,35 @@ class HereTrainer:
     bundle: Bundle
 
     async def fit(
-        self, w: Floats, x: Floats, y: Targets, plan: FitPlan, *, deadline: float | None = None
+        self,
+        w: Floats,
+        x: Floats,
+        y: Targets,
+        plan: FitPlan,
+        *,
+        deadline: float | None = None,
+        **beside: Floats,
     ) -> Update:
         """See `training.fit.fit`."""
-        return fitting.fit(self.bundle, w, x, y, plan)
+        return fitting.fit(self.bundle, w, x, y, plan, **beside)
 
     async def evaluate(
         self, w: Floats, x: Floats, y: Targets, *, deadline: float | None = None
     ) -> dict[str, float]:
         """See `training.fit.evaluate`."""
         return fitting.evaluate(self.bundle, w, x, y)
+
+
+class Memory(dict[str, tuple[Floats, int]]):
+    """A device's disk, for vectors that stay there."""
+
+    def put(self, name: str, vector: Floats, round_: int) -> None:
+        """As `store.vectors.KeptVectors`."""
+        self[name] = vector.copy(), round_
+
+    def drop(self, name: str) -> None:
+        """As `store.vectors.KeptVectors`."""
+        self.pop(name, None)
 
 
 class Arena:
@@ -136,6 +156,7 @@ class Arena:
             for parent in (ROOT, *nodes)
         }
         self._held: dict[str, Held] = {}
+        self._kept = {name: Memory() for name in devices}
         self._letters: deque[tuple[str, bytes]] = deque()
         self._jobs: dict[str, Work] = {}
         authority = create_authority(FEDERATION, os.urandom, self.now, 30)
@@ -196,7 +217,9 @@ class Arena:
     def _work(self) -> None:
         name, work = self._jobs.popitem()
         plan = work.plan
-        desk = Desk(self.bundle, self._held[name], self._rows[name], self._trainer)
+        desk = Desk(
+            self.bundle, self._held[name], self._rows[name], self._trainer, self._kept[name]
+        )
         try:
             piece = asyncio.run(do(desk, plan))
             noise = uniform(os.urandom(32), plan.dimension)
@@ -223,6 +246,10 @@ class Arena:
                     held = read_model(model, self._held.get(name))
                     if held is not None:
                         self._held[name] = held
+                        if name in self._kept:
+                            up = self._members[name].joint.up
+                            assert up is not None
+                            settle(self._kept[name], held.round, up.last_round)
                         below = self._children.get(name, ())
                         self._letters.extend((child, envelope) for child in below)
                         self._handle(name, ModelHeld(held.version, held.digest))

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from edgechoir.config.rules import AnyRule, FedAvgRule, misfit
+from edgechoir.config.rules import AnyRule, FedAvgRule
 from edgechoir.config.sections import (
     AuditLog,
     Broker,
@@ -71,7 +71,7 @@ class CloudConfig(Section):
             raise ValueError(
                 'training.schedule is "cosine", which falls until the last round: set rounds.rounds'
             )
-        why = misfit(self.rule, self.training, self.update)
+        why = self.rule.misfit(self.training, self.update)
         if why:
             raise ValueError(f"rule {self.rule.name}: {why}")
         return self

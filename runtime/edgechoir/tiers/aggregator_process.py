@@ -68,7 +68,7 @@ def _schedule(config: CloudConfig, versions: ModelVersions) -> Schedule:
         seed=int.from_bytes(os.urandom(4)),
         classifies=classifies,
     )
-    rule = make_rule(config.rule.name, config.rule.options())
+    rule = make_rule(config.rule.name, config.rule.options(training, update))
     kept = latest(versions)
     if kept is None:
         state, version = State(np.array(bundle.params, np.float32)), 0

@@ -27,6 +27,7 @@ from edgechoir.errors import (
     RemoteError,
     TrainingError,
 )
+from edgechoir.inference.candidate import fingerprint
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
 from edgechoir.learning.state import State, digest_of
@@ -48,9 +49,11 @@ from edgechoir.rounds.events import (
 )
 from edgechoir.secagg.pads import uniform
 from edgechoir.store.samples import SampleStore
+from edgechoir.store.vectors import KeptVectors
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.host import Host
 from edgechoir.tiers.models import Held, keep, latest, read_model
+from edgechoir.tiers.scaffold import settle
 from edgechoir.tiers.sensor import make_source
 from edgechoir.tiers.trace import Trace
 from edgechoir.tiers.work import Desk, do
@@ -63,13 +66,20 @@ class Device:
     """One device's work; `host` carries its messages."""
 
     def __init__(
-        self, config: DeviceConfig, bundle: Bundle, samples: SampleStore, versions: ModelVersions
+        self,
+        config: DeviceConfig,
+        bundle: Bundle,
+        samples: SampleStore,
+        versions: ModelVersions,
+        vectors: KeptVectors | None = None,
     ) -> None:
+        """`vectors` keeps what a rule leaves here, and is there where this device trains."""
         self.config = config
         self.host: Host
         self._bundle = bundle
         self._samples = samples
         self._versions = versions
+        self._vectors = vectors
         kept = latest(versions)
         first = Held(0, digest_of(State(bundle.params)), bundle.params)
         self._held = first if kept is None else kept
@@ -211,7 +221,7 @@ class Device:
         self._job = self.host.spawn(self._work(plan), f"round {plan.round}")
 
     async def _work(self, plan: wire.Plan) -> None:
-        desk = Desk(self._bundle, self._held, self._samples, self._trainer)
+        desk = Desk(self._bundle, self._held, self._samples, self._trainer, self._vectors)
         try:
             piece = await do(desk, plan)
             encoding = encoding_of(plan)
@@ -233,7 +243,7 @@ class Device:
                 if held is None:
                     return
                 candidate = await asyncio.to_thread(
-                    self.predictor.stage, held.weights, held.version, held.digest
+                    self.predictor.stage, held.weights, held.version, fingerprint(held.weights)
                 )
                 await self._keep(held)
             except RemoteError as error:
@@ -242,7 +252,18 @@ class Device:
             self.predictor.commit(candidate)
             self._held = held
             self._started_with_bundle = False
+            await self._settle(held)
         self.host.happen(ModelHeld(held.version, held.digest))
+
+    async def _settle(self, held: Held) -> None:
+        """What waited to hear whether its round was counted."""
+        if self._vectors is None:
+            return
+        uploaded = self.host.journal.last_round(self.config.federation)
+        try:
+            await asyncio.to_thread(settle, self._vectors, held.round, uploaded)
+        except OperatorError as error:  # as if it had not been counted
+            log.error("%s", error)
 
     async def _keep(self, held: Held) -> None:
         try:
