@@ -15,8 +15,10 @@ from edgechoir.learning.statistics import bins, drift, evaluation, linear
 from edgechoir.learning.statistics.moments import PARTS, Moments, read_moments, standard
 from edgechoir.learning.statistics.packed import pack
 from edgechoir.learning.task import Option, Task
-from edgechoir.types import Reals
+from edgechoir.types import Floats, Reals
 
+MEAN, SCALE = "mean", "scale"
+"""Vectors of the global state: what a model sees is (x - mean) * scale."""
 SOURCES: Final = ("stored", "train", "held_out", "recent")
 """All stored samples, those trained on, those held out, or the latest that were inferred on."""
 SUBJECTS: Final = ("x", "y", "answer", "confidence")
@@ -28,6 +30,8 @@ QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 NARROWINGS: Final = 3
 INSIDE: Final = 12
 DRIFT_BINS: Final = 10
+MAX_SAMPLES: Final = 1_000_000
+"""A device with more rows than this counts as one of so many."""
 MAX_NUMBERS: Final = 11_000
 """Numbers in a task at most, so that it fits a plan."""
 
@@ -62,10 +66,14 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One round: the task, and the coordinates of a device's part of it, all within [-1, 1]."""
+    """One round: the task, and the coordinates of a device's part of it, all within [-1, 1].
+
+    No device has more than `most` rows: the fewer, the finer is the fixed point.
+    """
 
     task: Task
     dimension: int
+    most: int = MAX_SAMPLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +94,13 @@ def _spread(model: Model, about: About) -> Generator[Asked, Reply, tuple[Reals, 
     return reply.mean.reshape(f, bins.SPREAD + 1), reply
 
 
+def _most(reply: Reply) -> int:
+    """No device has more rows than all of them, as far as they were counted."""
+    return min(2 * reply.samples, MAX_SAMPLES)
+
+
 def _histogram(
-    about: About, edges: Reals, kind: str = "histogram"
+    about: About, edges: Reals, most: int = MAX_SAMPLES, kind: str = "histogram"
 ) -> Generator[Asked, Reply, tuple[Reals, Reply]]:
     """Shares [f, b + 1] in the bins between inner edges [f, b - 1]; the last is missing values."""
     if edges.size > MAX_NUMBERS:
@@ -97,7 +110,7 @@ def _histogram(
         )
     options = {**about.options(), "bins": edges.shape[1] + 1, "edges": pack(edges)}
     f, b = len(edges), edges.shape[1] + 2
-    reply = yield Asked(Task(kind, options), f * b)
+    reply = yield Asked(Task(kind, options), f * b, most)
     return reply.mean.reshape(f, b), reply
 
 
@@ -105,21 +118,22 @@ def moments(
     model: Model, about: About
 ) -> Generator[Asked, Reply, tuple[Moments, Reals, Reals, Reply]]:
     """Mean and variance in two rounds, and the scaling (center [f], half [f]) that holds all."""
-    spread, _ = yield from _spread(model, about)
+    spread, first = yield from _spread(model, about)
     low, high = bins.range_of(spread)
     center = ((low + high) / 2).astype(np.float32)
     # A little wider, for float32 may have rounded the center; never zero.
     half = ((high - low) / 2 * (1 + 1e-6)).clip(1e-30, bins.LARGEST / 2).astype(np.float32)
     options = {**about.options(), "center": pack(center), "half": pack(half)}
     f = about.width(model)
-    reply = yield Asked(Task("moments", options), f * PARTS)
+    reply = yield Asked(Task("moments", options), f * PARTS, _most(first))
     return read_moments(reply.mean.reshape(f, PARTS), center, half), center, half, reply
 
 
-def normalisation(model: Model) -> Generator[Asked, Reply, tuple[Reals, Reals]]:
-    """(mean [f], scale [f]) of the rows to learn from; scale is 1 / deviation."""
+def normalisation(model: Model) -> Generator[Asked, Reply, dict[str, Floats]]:
+    """MEAN [f] and SCALE [f], 1 / deviation, of the rows to learn from: two rounds."""
     found, _, _, _ = yield from moments(model, About("train"))
-    return standard(found)
+    center, scale = standard(found)
+    return {MEAN: center, SCALE: scale}
 
 
 def mean(model: Model, about: About) -> Inquiry:
@@ -159,14 +173,15 @@ def histogram(
     model: Model, about: About, count: int, low: float | None, high: float | None
 ) -> Inquiry:
     """`count` equal bins between low and high, or over the range found in a round before."""
-    f = about.width(model)
+    f, most = about.width(model), MAX_SAMPLES
     if low is None or high is None:
-        spread, _ = yield from _spread(model, about)
+        spread, first = yield from _spread(model, about)
         lows, highs = bins.range_of(spread)
+        most = _most(first)
     else:
         lows, highs = np.full(f, low), np.full(f, high)
     edges = bins.linear_edges(lows, highs, count)
-    shares, reply = yield from _histogram(about, edges)
+    shares, reply = yield from _histogram(about, edges, most)
     borders = bins.bordered(lows, edges, highs)
     rows = [
         {
@@ -189,7 +204,7 @@ def quantiles(model: Model, about: About, at: Sequence[float] = QUANTILES) -> In
     mass = spread[:, :-1]
     for _ in range(NARROWINGS):
         edges = bins.narrowed(borders, mass, levels, INSIDE)
-        shares, reply = yield from _histogram(about, edges)
+        shares, reply = yield from _histogram(about, edges, _most(reply))
         borders, mass = bins.bordered(low, edges, high), shares[:, :-1]
     values = bins.quantiles_of(borders, mass, levels)
     within = bins.widths_of(borders, mass, levels)
@@ -215,11 +230,11 @@ def evaluate(model: Model, about: About) -> Inquiry:
             **evaluation.read_classified(reply.mean, k),
         )
     of_y = About(about.source, "y")
-    spread, _ = yield from _spread(model, of_y)
+    spread, first = yield from _spread(model, of_y)
     low, high = bins.range_of(spread)
     center, half = ((low + high) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)
     options = {**options, "center": pack(center), "half": pack(half)}
-    reply = yield Asked(Task("evaluate", options), 4 * k)
+    reply = yield Asked(Task("evaluate", options), 4 * k, _most(first))
     read = evaluation.read_regressed(reply.mean.reshape(k, 4), half.astype(np.float64))
     return _answer("evaluate", of_y, reply, outputs=list(model.outputs), **read)
 
@@ -259,15 +274,15 @@ def _drift_of(
     model: Model, then: About, now: About, count: int
 ) -> Generator[Asked, Reply, tuple[list[dict[str, Any]], tuple[Reply, Reply]]]:
     """Between bins of equal mass of the reference."""
-    spread, _ = yield from _spread(model, then)
+    spread, first = yield from _spread(model, then)
     low, high = bins.range_of(spread)
     borders: Reals = bins.spread_borders(len(spread))
     mass = spread[:, :-1]
     fine = max(min(8 * count, MAX_NUMBERS // len(mass)), count)
     edges = bins.refined(borders, mass, fine)
-    shares, _ = yield from _histogram(then, edges)
+    shares, _ = yield from _histogram(then, edges, _most(first))
     edges = bins.refined(bins.bordered(low, edges, high), shares[:, :-1], count)
-    before, first = yield from _histogram(then, edges)
+    before, first = yield from _histogram(then, edges, _most(first))
     after, second = yield from _histogram(now, edges)
     rows = [
         {"column": name, **_index(before[j], after[j], first, second)}
@@ -292,7 +307,7 @@ def _index(before: Reals, after: Reals, first: Reply, second: Reply) -> dict[str
 def fit_linear(model: Model, about: About, ridge: float) -> Inquiry:
     """A ridge regression of the labels on the inputs: three rounds, four for quantities."""
     columns = About(about.source, "x", about.columns)
-    found, low_center, half, _ = yield from moments(model, columns)
+    found, low_center, half, first = yield from moments(model, columns)
     # Around the mean, which a missing value is taken to be; wide enough for the same range.
     center = found.mean.astype(np.float32)
     half = (half + np.abs(center - low_center)).astype(np.float32)
@@ -305,7 +320,7 @@ def fit_linear(model: Model, about: About, ridge: float) -> Inquiry:
         at = ((low + high) / 2).astype(np.float32)
         size = ((high - low) / 2).astype(np.float32)
         options = {**options, "at": pack(at), "size": pack(size)}
-    reply = yield Asked(Task("gram", options), linear.coordinates(f, k))
+    reply = yield Asked(Task("gram", options), linear.coordinates(f, k), _most(first))
     solved = linear.solve(reply.mean, f, k, ridge)
     wide = [v.astype(np.float64) for v in (center, half, at, size)]
     fitted = linear.in_units(solved, *wide)

@@ -15,7 +15,7 @@ import numpy as np
 from edgechoir.errors import BadUpdate
 from edgechoir.types import Reals
 
-WORST: Final = 1e8
+WORST: Final = 1e6
 """Condition number from which the fixed point's errors would show in the weights."""
 
 

@@ -19,8 +19,13 @@ MAX_BINS: Final = 4096
 class Rows(Protocol):
     """What a device has: rows by source. Labels and answers are [n] classes or [n, k] values."""
 
-    outputs: int
-    classifies: bool
+    @property
+    def outputs(self) -> int:
+        """Columns of the model's output."""
+
+    @property
+    def classifies(self) -> bool:
+        """Whether they are classes."""
 
     def inputs(self, source: str) -> Reals:
         """x [n, ...], raw."""

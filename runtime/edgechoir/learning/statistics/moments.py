@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from edgechoir.errors import BadUpdate
-from edgechoir.types import Reals
+from edgechoir.types import Floats, Reals
 
 PARTS: Final = 4
 """Coordinates for a column: present, z, z^2, outside [-1, 1]."""
@@ -60,7 +60,7 @@ def read_moments(part: Reals, center: Reals, half: Reals) -> Moments:
     return Moments(center + half * z, variance, np.minimum(present, 1.0), outside)
 
 
-def standard(moments: Moments) -> tuple[Reals, Reals]:
+def standard(moments: Moments) -> tuple[Floats, Floats]:
     """(mean [f], 1 / deviation [f]) in float32; a column that hardly varies is only moved."""
     flat = moments.deviation <= 1e-6 * np.maximum(np.abs(moments.mean), 1e-30)
     scale = np.where(flat, 1.0, 1.0 / np.where(flat, 1.0, moments.deviation))
