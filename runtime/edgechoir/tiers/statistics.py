@@ -5,15 +5,15 @@ of the model that answers the stream, so a device needs no trainer for it.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from edgechoir import wire
-from edgechoir.bundle.manifest import Targets
-from edgechoir.errors import BadUpdate
+from edgechoir.bundle.manifest import Manifest, Targets, preparation
+from edgechoir.errors import BadModel, BadUpdate
 from edgechoir.learning.statistics.inquiry import MEAN, SCALE
 from edgechoir.learning.statistics.local import PARTS, statistic
 from edgechoir.learning.task import Task
@@ -55,6 +55,18 @@ def seen_by_the_model(desk: Desk) -> Desk:
     """The desk, its rows normalised as the global state says."""
     found = normalisation(desk.held.aux)
     return desk if found is None else replace(desk, samples=Standardised(desk.samples, *found))
+
+
+def preparation_of(manifest: Manifest, aux: Mapping[str, Floats]) -> Callable[[Floats], Floats]:
+    """What is done to a raw batch before the model of this state answers it. Raises BadModel."""
+    own, found = preparation(manifest), normalisation(aux)
+    if found is None:
+        return own
+    mean, scale = found
+    columns = manifest.input_shape[-1]
+    if len(mean) != columns or len(scale) != columns:
+        raise BadModel(f"a model with {len(mean)} means for {columns} columns")
+    return lambda x: own(standardise(x, mean, scale))
 
 
 def normalisation(aux: Mapping[str, Floats]) -> tuple[Floats, Floats] | None:
