@@ -223,7 +223,7 @@ def test_a_histogram_counts_the_pooled_rows() -> None:
     assert [sum(c["shares"]) for c in found["columns"]] == pytest.approx([1, 1, 1], abs=1e-4)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000))
 def test_quantiles_are_within_the_width_that_is_stated(seed: int) -> None:
     f = federation(seed, [211, 98, 304])

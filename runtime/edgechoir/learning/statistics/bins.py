@@ -95,11 +95,12 @@ def quantiles_of(borders: Reals, mass: Reals, at: Reals) -> Reals:
     """
     out = np.empty((len(mass), len(at)))
     for j, row in enumerate(mass):
-        sums = np.concatenate([[0.0], np.cumsum(np.maximum(row, 0.0))])
-        sums /= max(sums[-1], 1e-30)
-        rising = np.concatenate([[True], np.diff(sums) > 0])
-        # Where a bin is empty the inverse is not unique: the border after the mass before it.
-        out[j] = np.interp(at, sums[rising], borders[j][rising])
+        held = _holding(row, at)
+        inside = np.maximum(row.astype(np.float64), 0.0)
+        sums = np.cumsum(inside)
+        # A mass of zero is held only where there is none at all.
+        part = (at * sums[-1] - (sums - inside)[held]) / np.maximum(inside[held], 1e-30)
+        out[j] = borders[j][held] + np.clip(part, 0, 1) * np.diff(borders[j])[held]
     return out
 
 
