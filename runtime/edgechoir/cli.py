@@ -18,6 +18,7 @@ from edgechoir.commands import (
     demo,
     doctor,
     enrol,
+    healthy,
     init,
     monitor,
     tiers,
@@ -34,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"edgechoir {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, init, authority, enrol, broker, tiers, bundle, monitor, audit, doctor):
+    tools = (bundle, monitor, audit, doctor, healthy)
+    for command in (demo, init, authority, enrol, broker, tiers, *tools):
         command.add(commands)
     return top
 

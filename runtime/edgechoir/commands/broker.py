@@ -1,6 +1,7 @@
 """`edgechoir broker`: run the fleet's broker from the folder that the CA made."""
 
 import argparse
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    from edgechoir.broker.run import RunningBroker, run_broker
+    from edgechoir.broker.run import running_broker
     from edgechoir.broker.settings import BrokerSettings
+    from edgechoir.commands.pulse import answering
     from edgechoir.commands.serving import serve, set_up_logging
     from edgechoir.config.sections import Log
     from edgechoir.fleet.broker_files import BrokerFiles
@@ -46,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
         persistent=args.persistent,
     )
 
-    def ready(broker: RunningBroker) -> None:
-        print(broker, flush=True)
+    async def run_until_told() -> None:
+        async with running_broker(settings) as broker, answering(settings.state, "broker"):
+            print(broker, flush=True)
+            await asyncio.Event().wait()
 
-    return serve(run_broker(settings, ready))
+    return serve(run_until_told())

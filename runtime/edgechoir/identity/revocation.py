@@ -42,6 +42,7 @@ def read_revocations(data: bytes, root: Root) -> Revocations:
         ValueError,
         TypeError,
         UnsupportedAlgorithm,
+        x509.InvalidVersion,
         x509.ExtensionNotFound,
         x509.DuplicateExtension,
     ) as error:

@@ -74,6 +74,9 @@ class BrokerStatus(Part):
     protocol: Line | None = Field(default=None, description="MQTT version in use.")
     bytes_up: Count | None = Field(default=None, description="Sent since the start, inside TLS.")
     bytes_down: Count | None = Field(default=None, description="Received since the start.")
+    dropped: Count = Field(
+        default=0, description="Messages dropped for want of room, coming or going."
+    )
 
 
 class SpoolStatus(Part):

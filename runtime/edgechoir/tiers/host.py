@@ -48,7 +48,7 @@ from edgechoir.tiers.letters import Letters
 from edgechoir.tiers.place import Place, base_status
 from edgechoir.tiers.revoked import Revoked
 from edgechoir.transport.blobs import Assembler
-from edgechoir.transport.link import Link, Message
+from edgechoir.transport.link import Link, Message, Priority
 from edgechoir.transport.receiver import Receiver
 from edgechoir.transport.sender import Sender
 from edgechoir.transport.spool import Spool
@@ -427,7 +427,9 @@ class Host:
         if not self.alone.is_set():
             return
         try:
-            await self.link.publish(where, document, qos=qos, timeout=10)
+            await self.link.publish(
+                where, document, qos=qos, priority=Priority.DOCUMENT, timeout=10
+            )
         except LinkError as error:
             log.debug("could not publish %s: %s", channel, error)
 
@@ -478,6 +480,7 @@ class Host:
                     "reconnects": counters.reconnects,
                     "bytes_up": counters.bytes_up,
                     "bytes_down": counters.bytes_down,
+                    "dropped": counters.dropped + counters.crowded_out,
                 },
                 "certificate": None if self.upkeep is None else self.upkeep.figures(),
                 "audit": self.account.audit.figures(),

@@ -8,17 +8,34 @@ for a task that makes no sense.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from edgechoir import wire
 from edgechoir.bundle.load import Bundle
+from edgechoir.bundle.manifest import Targets
 from edgechoir.errors import PolicyViolation, TrainingError
 from edgechoir.learning.fixed_point import Figures
 from edgechoir.learning.task import TRAIN, Task, read_task
-from edgechoir.store.samples import SampleStore
 from edgechoir.tiers.models import Held
-from edgechoir.training.trainer import Trainer
-from edgechoir.types import FitPlan, Floats
+from edgechoir.types import FitPlan, Floats, Update
+
+
+class Rows(Protocol):
+    """Labelled samples: what is trained on, and what is held out to measure on."""
+
+    def training_arrays(self) -> tuple[Floats, Targets]: ...
+    def hold_out_arrays(self) -> tuple[Floats, Targets]: ...
+
+
+class Learner(Protocol):
+    """Trains and measures. Raises TrainingError."""
+
+    async def fit(
+        self, w: Floats, x: Floats, y: Targets, plan: FitPlan, *, deadline: float | None = None
+    ) -> Update: ...
+    async def evaluate(
+        self, w: Floats, x: Floats, y: Targets, *, deadline: float | None = None
+    ) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +44,8 @@ class Desk:
 
     bundle: Bundle
     held: Held
-    samples: SampleStore
-    trainer: Trainer | None
+    samples: Rows
+    trainer: Learner | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +80,7 @@ async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
     return Piece(update.delta, update.n, figures)
 
 
-async def measure(desk: Desk, trainer: Trainer) -> Figures:
+async def measure(desk: Desk, trainer: Learner) -> Figures:
     """The global model on the rows held out here, before it is trained on."""
     x, y = await asyncio.to_thread(desk.samples.hold_out_arrays)
     if not len(x):
