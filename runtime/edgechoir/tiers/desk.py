@@ -1,5 +1,6 @@
 """What a device has to work with in a round, and what it gives for it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -46,12 +47,15 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What a device has to work with."""
+    """What a device has to work with. `answer` gives the model's outputs [n, k] for raw samples,
+    `recent` the latest samples inferred on and their outputs."""
 
     bundle: Bundle
     held: Held
     samples: Rows
     trainer: Learner | None
+    answer: Callable[[Floats], Floats] | None = None
+    recent: Callable[[], tuple[Floats, Floats]] | None = None
     kept: Keeper | None = None
 
 

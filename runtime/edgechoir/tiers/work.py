@@ -13,6 +13,7 @@ from edgechoir.errors import PolicyViolation
 from edgechoir.learning.rules.fednova import FEDNOVA
 from edgechoir.learning.rules.scaffold import SCAFFOLD
 from edgechoir.learning.task import TRAIN, Task, read_task
+from edgechoir.tiers import statistics
 from edgechoir.tiers.desk import Desk as Desk
 from edgechoir.tiers.desk import Learner as Learner
 from edgechoir.tiers.desk import Piece as Piece
@@ -28,7 +29,9 @@ async def do(desk: Desk, plan: wire.Plan) -> Piece:
     work = KINDS.get(task.kind)
     if work is None:
         raise PolicyViolation(f"the task {task.kind!r} is not known here")
-    return await work(desk, plan, task)
+    # Statistics are of the rows as they were stored, all other work of what the model sees.
+    raw = task.kind in statistics.KINDS
+    return await work(desk if raw else statistics.seen_by_the_model(desk), plan, task)
 
 
 async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
@@ -41,5 +44,6 @@ KINDS: Final[dict[str, Callable[[Desk, wire.Plan, Task], Awaitable[Piece]]]] = {
     TRAIN: train,
     SCAFFOLD: scaffold,
     FEDNOVA: fednova,
+    **dict.fromkeys(statistics.KINDS, statistics.statistics),
 }
 """The kinds of task that a device knows."""
