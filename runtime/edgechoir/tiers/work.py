@@ -8,17 +8,35 @@ for a task that makes no sense.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from edgechoir import wire
 from edgechoir.bundle.load import Bundle
+from edgechoir.bundle.manifest import Targets
 from edgechoir.errors import PolicyViolation, TrainingError
+from edgechoir.learning.bound import cut_to
 from edgechoir.learning.fixed_point import Figures
 from edgechoir.learning.task import TRAIN, Task, read_task
-from edgechoir.store.samples import SampleStore
 from edgechoir.tiers.models import Held
-from edgechoir.training.trainer import Trainer
-from edgechoir.types import FitPlan, Floats
+from edgechoir.types import FitPlan, Floats, Update
+
+
+class Rows(Protocol):
+    """Labelled samples: what is trained on, and what is held out to measure on."""
+
+    def training_arrays(self) -> tuple[Floats, Targets]: ...
+    def hold_out_arrays(self) -> tuple[Floats, Targets]: ...
+
+
+class Learner(Protocol):
+    """Trains and measures. Raises TrainingError."""
+
+    async def fit(
+        self, w: Floats, x: Floats, y: Targets, plan: FitPlan, *, deadline: float | None = None
+    ) -> Update: ...
+    async def evaluate(
+        self, w: Floats, x: Floats, y: Targets, *, deadline: float | None = None
+    ) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +45,8 @@ class Desk:
 
     bundle: Bundle
     held: Held
-    samples: SampleStore
-    trainer: Trainer | None
+    samples: Rows
+    trainer: Learner | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +76,33 @@ async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
     if not len(x):
         raise TrainingError("no samples are stored")
     figures = await measure(desk, trainer)
-    fit = FitPlan(plan.epochs, plan.batch_size, plan.learning_rate, plan.seed)
-    update = await trainer.fit(desk.held.weights, x, y, fit, deadline=plan.deadline)
-    return Piece(update.delta, update.n, figures)
+    update = await trainer.fit(
+        desk.held.weights, x, y, fit_plan(plan, task), deadline=plan.deadline
+    )
+    return Piece(bounded(update.delta, task), update.n, figures)
 
 
-async def measure(desk: Desk, trainer: Trainer) -> Figures:
+def fit_plan(plan: wire.Plan, task: Task) -> FitPlan:
+    """How to train. Raises Malformed."""
+    return FitPlan(
+        plan.epochs,
+        plan.batch_size,
+        plan.learning_rate,
+        plan.seed,
+        task.get("momentum", 0.0),
+        task.get("weight_decay", 0.0),
+        task.get("max_gradient_norm", 0.0),
+        task.get("proximal", 0.0),
+    )
+
+
+def bounded(delta: Floats, task: Task) -> Floats:
+    """delta [d], scaled down to the L2 norm that the task allows. Raises Malformed, BadUpdate."""
+    most = task.get("max_norm", 0.0)
+    return cut_to(delta, most) if most > 0 else delta
+
+
+async def measure(desk: Desk, trainer: Learner) -> Figures:
     """The global model on the rows held out here, before it is trained on."""
     x, y = await asyncio.to_thread(desk.samples.hold_out_arrays)
     if not len(x):
