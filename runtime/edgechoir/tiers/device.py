@@ -278,10 +278,10 @@ class Device:
             except RemoteError as error:
                 self.host.refuse(error)
                 return
+            await self._settle(held)
             self.predictor.commit(candidate)
             self._held = held
             self._started_with_bundle = False
-            await self._settle(held)
         self.host.happen(ModelHeld(held.version, held.digest))
 
     async def _settle(self, held: Held) -> None:
