@@ -97,9 +97,18 @@ def variants(annotation: Any) -> dict[str, type[Section]]:
     found: dict[str, type[Section]] = {}
     for argument in get_args(annotation):
         for section in variants(argument).values():
-            source = section.model_fields.get("source")
-            found[source.default if source else ""] = section
+            key = tag(section)
+            found[section.model_fields[key].default if key else ""] = section
     return found
+
+
+def tag(section: type[Section]) -> str | None:
+    """The key that says which of several sections this is: "source" or "sink"."""
+    for key in ("source", "sink"):
+        field = section.model_fields.get(key)
+        if field is not None and get_origin(field.annotation) is Literal:
+            return key
+    return None
 
 
 def tiers_with(path: KeyPath) -> list[str]:

@@ -119,15 +119,17 @@ def _explain(
             what = f"{where} the key {key}: {_sentence(field.description or expected)}"
         case "union_tag_not_found" if field:
             tags = list(variants(field.annotation))
-            what = f"[{dotted(path)}] lacks the key source; allowed: {words(map(seen, tags))}"
+            word = detail["ctx"]["discriminator"].strip("'")
+            what = f"[{dotted(path)}] lacks the key {word}; allowed: {words(map(seen, tags))}"
         case "union_tag_invalid" if field:
             tags = list(variants(field.annotation))
-            wrong = value.get("source")
+            word = detail["ctx"]["discriminator"].strip("'")
+            wrong = value.get(word)
             what = (
-                f"{dotted(path)}.source is {seen(wrong)}{_hint(wrong, tags)}; "
+                f"{dotted(path)}.{word} is {seen(wrong)}{_hint(wrong, tags)}; "
                 f"allowed: {words(map(seen, tags))}"
             )
-            path = (*path, "source")
+            path = (*path, word)
         case "value_error":
             where = f"{dotted(path)}: " if path else ""
             what = where + str(detail["ctx"]["error"])
