@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from wire_reference import wire_page
 
 from edgechoir.config import KINDS
-from edgechoir.config.describe import allowed, tag, variants
+from edgechoir.config.describe import allowed, variants
 from edgechoir.config.sections import Section
 from edgechoir.config.sensor import Stage
 from edgechoir.config.template import toml
@@ -56,14 +56,12 @@ def config_page() -> str:
             found.setdefault((name, section), []).append(tier)
     lines = ["# Configuration", "", NOTE, "", *CONFIG_HEAD.splitlines()]
     for (name, section), tiers in found.items():
-        key = tag(section)
+        tag = section.model_fields.get(section.TAG)
         title = f"`[{name}]`" if name else f"Top of the file: {tiers[0]}"
-        if section is Stage:
+        if section is Stage or name == "sinks":
             title = f"`[[{name}]]`"
-        if name == "sinks":
-            title = f"`[[{name}]]`"
-        if key:
-            title += f" with `{key} = {toml(section.model_fields[key].default)}`"
+        if tag:
+            title += f" with `{section.TAG} = {toml(tag.default)}`"
         lines += ["", f"## {title}", "", str(section.__doc__)]
         if name:
             lines += ["", f"Tiers: {', '.join(dict.fromkeys(tiers))}."]

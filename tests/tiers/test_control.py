@@ -95,6 +95,7 @@ def test_a_pipeline_is_listed_paused_resumed_and_updated(
                 "scale",
                 "infer",
                 "publish",
+                "recent",
                 "store",
             ]
 
@@ -165,6 +166,7 @@ def test_the_status_names_every_step(bench: Bench) -> None:
                 "to-bar",
                 "infer",
                 "publish",
+                "recent",
                 "store",
             ]
 

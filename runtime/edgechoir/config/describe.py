@@ -97,18 +97,13 @@ def variants(annotation: Any) -> dict[str, type[Section]]:
     found: dict[str, type[Section]] = {}
     for argument in get_args(annotation):
         for section in variants(argument).values():
-            key = tag(section)
-            found[section.model_fields[key].default if key else ""] = section
+            found[section.model_fields[section.TAG].default if section.TAG else ""] = section
     return found
 
 
-def tag(section: type[Section]) -> str | None:
-    """The key that says which of several sections this is: "source" or "sink"."""
-    for key in ("source", "sink"):
-        field = section.model_fields.get(key)
-        if field is not None and get_origin(field.annotation) is Literal:
-            return key
-    return None
+def tag_key(annotation: Any) -> str:
+    """The key that tells the sections of `variants` apart."""
+    return next(iter(variants(annotation).values())).TAG
 
 
 def tiers_with(path: KeyPath) -> list[str]:

@@ -1,7 +1,7 @@
 """The sinks of a device's configuration: where samples and answers go, beside the fleet."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,8 @@ from edgechoir.config.sensor import Call, Columns, Port
 
 class Out(Section):
     """What every sink has."""
+
+    TAG: ClassVar[str] = "sink"
 
     name: Name | None = Field(
         default=None, description="What it is called; else its kind.", examples=["log"]

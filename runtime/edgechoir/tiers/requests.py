@@ -44,7 +44,7 @@ class Requests:
         config = await asyncio.to_thread(load_for, path, DeviceConfig)
         if (config.federation, config.member) != (device.config.federation, device.config.member):
             raise ConfigError(f"{path} is the configuration of {config.member}, not of this device")
-        flow = await asyncio.to_thread(updated, old, config, device.predictor, device.publishes)
+        flow = await asyncio.to_thread(updated, old, config, device.predictor, device.sinks)
         device.pipeline.update(flow)
         log.info("the pipeline was updated from %s", path)
         return {"steps": [step.name for step in flow.steps]}

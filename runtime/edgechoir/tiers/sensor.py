@@ -46,7 +46,7 @@ from edgechoir.transport.mqtt import MqttLink, MqttSettings
 
 SUBSCRIBE_S: Final = 3600.0
 INBOX: Final = 4096
-"""Messages that wait for the pipeline; sensors publish with QoS 0, where what is too much is lost."""
+"""Messages that wait for the pipeline. What sensors send with QoS 0 beyond it is lost."""
 MAX_TOKEN: Final = 4096
 
 

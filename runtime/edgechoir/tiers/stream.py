@@ -18,10 +18,10 @@ from edgechoir.tiers.sensor import make_sink, make_source
 def flow_of(
     config: DeviceConfig,
     predictor: Predictor,
-    publish: Sink | None,
+    own: Sequence[Sink],
     store: Store,
 ) -> Flow:
-    """What the configuration declares; `publish` gets the answers of the last model.
+    """What the configuration declares; the sinks `own` get the answers of the last model.
 
     Raises OperatorError: what is declared cannot work.
     """
@@ -38,7 +38,7 @@ def flow_of(
         flow.label_from(Stream(flow, labels.source), late)
         # A label has no values for a check to look at.
         flow.sources[labels.source] = (flow.sources[labels.source][0], None)
-    add_steps(flow, config.pipeline, config.sinks, predictor, publish)
+    add_steps(flow, config.pipeline, config.sinks, predictor, own)
     return flow
 
 
@@ -47,12 +47,12 @@ def add_steps(
     stages: Sequence[Stage],
     outs: Sequence[AnyOut],
     predictor: Predictor,
-    publish: Sink | None,
+    own: Sequence[Sink],
 ) -> None:
     """The operators and sinks of a configuration, behind the sources that `flow` has."""
     model = declare_steps(flow, [stage.declared() for stage in stages], predictor)
-    if publish is not None:
-        flow.sink(Outflow(publish, (model,), {"sink": "publish"}))
+    for sink in own:
+        flow.sink(Outflow(sink, (model,), {"own": sink.name}))
     _add_sinks(flow, outs, model)
 
 
@@ -64,7 +64,7 @@ def _add_sinks(flow: Flow, outs: Sequence[AnyOut], model: str) -> None:
         flow.sink(Outflow(make_sink(out), inputs, declared))
 
 
-def updated(old: Flow, config: DeviceConfig, predictor: Predictor, publish: Sink | None) -> Flow:
+def updated(old: Flow, config: DeviceConfig, predictor: Predictor, own: Sequence[Sink]) -> Flow:
     """The flow of a changed configuration, on the sources that run already.
 
     Raises OperatorError: the configuration has other sources, or what it declares cannot work.
@@ -75,7 +75,7 @@ def updated(old: Flow, config: DeviceConfig, predictor: Predictor, publish: Sink
             f"this device runs the sources {', '.join(old.sources)}, the configuration names "
             f"{', '.join(sources_of(config))}: restart the device to change them"
         )
-    add_steps(flow, config.pipeline, config.sinks, predictor, publish)
+    add_steps(flow, config.pipeline, config.sinks, predictor, own)
     return flow
 
 
