@@ -15,10 +15,12 @@ from edgechoir.types import Address, MemberId, Tier, member_id
 
 MONITOR: Final = "monitor"
 BROKER: Final = "broker"
+BRIDGE: Final = "bridge"
 SPEAKERS: Final = tuple(tier.value for tier in Tier)
-"""Words of the tiers whose members may sign messages. A monitor listens, a broker relays."""
+"""Words of the tiers whose members may sign messages. A monitor listens, a broker
+or a bridge between two of them relays."""
 
-ROLES: Final = (*SPEAKERS, MONITOR, BROKER)
+ROLES: Final = (*SPEAKERS, MONITOR, BROKER, BRIDGE)
 """Every word that may stand as the tier of a certificate."""
 
 
