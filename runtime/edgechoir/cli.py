@@ -11,12 +11,14 @@ from collections.abc import Sequence
 
 from edgechoir import __version__
 from edgechoir.commands import (
+    audit,
     authority,
     broker,
     bundle,
     demo,
     doctor,
     enrol,
+    healthy,
     init,
     monitor,
     tiers,
@@ -33,7 +35,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"edgechoir {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, init, authority, enrol, broker, tiers, bundle, monitor, doctor):
+    tools = (bundle, monitor, audit, doctor, healthy)
+    for command in (demo, init, authority, enrol, broker, tiers, *tools):
         command.add(commands)
     return top
 

@@ -404,6 +404,7 @@ class Federation:
             "round": version,
             "digest": hashlib.sha256(params).digest(),
             "params": params,
+            "aux": (),
             "devices": 2,
             "samples": 20,
             "final": 0,

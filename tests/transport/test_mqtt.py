@@ -13,7 +13,7 @@ from typing import Protocol
 import pytest
 
 from edgechoir.errors import LinkError
-from edgechoir.transport.link import Message
+from edgechoir.transport.link import Message, Priority
 from edgechoir.transport.mqtt import MqttLink, MqttSettings, TlsFiles
 
 HOST = "127.0.0.1"
@@ -45,17 +45,23 @@ def settings_for(port: int, **changes: object) -> MqttSettings:
 
 
 async def read_packet(reader: asyncio.StreamReader) -> bytes:
-    """One MQTT packet with its fixed header; b"" at the end. Lengths below 16,384 only."""
+    """One MQTT packet, its first byte and what follows its length; b"" at the end."""
     head = await reader.read(1)
     if not head:
         return b""
-    first = (await reader.readexactly(1))[0]
-    second = (await reader.readexactly(1))[0] if first & 128 else 0
-    return head + await reader.readexactly((first & 127) + 128 * second)
+    length, shift = 0, 0
+    while True:
+        digit = await reader.readexactly(1)
+        length |= (digit[0] & 127) << shift
+        shift += 7
+        if not digit[0] & 128:
+            return head + await reader.readexactly(length)
 
 
 @asynccontextmanager
-async def scripted(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, list[bytes]]]:
+async def scripted(
+    answers: Sequence[Answer], receive_buffer: int | None = None
+) -> AsyncIterator[tuple[int, list[bytes]]]:
     """A broker that handles its n-th connection by the n-th answer, later ones by the last.
 
     Gives its port and the list of CONNECT packets seen.
@@ -77,7 +83,10 @@ async def scripted(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, list[b
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accept, HOST, 0)
+    listener = socket.create_server((HOST, 0))
+    if receive_buffer is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    server = await asyncio.start_server(accept, sock=listener, limit=receive_buffer or 65536)
     try:
         yield server.sockets[0].getsockname()[1], greetings
     finally:
@@ -318,6 +327,42 @@ def test_a_broker_that_acknowledges_nothing_is_left(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         asyncio.run(run())
     assert "acknowledges nothing" in caplog.text
+
+
+def test_on_a_slow_way_control_and_documents_overtake_bulk() -> None:
+    async def run() -> None:
+        order: list[bytes] = []
+        all_published = asyncio.Event()
+
+        async def read_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(CONNACK_5)
+            await all_published.wait()
+            while packet := await read_packet(reader):
+                if packet[0] & 0xF0 == 0x30:
+                    payload = packet.index(b"body")
+                    order.append(packet[payload - 4 : payload - 3])
+                    writer.write(b"\x40\x02" + packet[payload - 3 : payload - 1])
+
+        async with (
+            scripted([read_late], receive_buffer=16384) as (port, _),
+            MqttLink(settings_for(port)) as link,
+        ):
+            await link.connected(10)
+            async with asyncio.TaskGroup() as group:
+                for topic, size, priority in (
+                    *[("b", 100_000, Priority.BULK)] * 20,
+                    ("d", 1000, Priority.DOCUMENT),
+                    ("c", 1000, Priority.CONTROL),
+                ):
+                    payload = b"body" + bytes(size)
+                    group.create_task(link.publish(topic, payload, priority=priority, timeout=20))
+                for _ in range(10):  # turns of the loop, so that the kernel has all that it takes
+                    await asyncio.sleep(0)
+                all_published.set()
+        assert sorted(order) == [b"b"] * 20 + [b"c", b"d"]
+        assert max(order.index(b"c"), order.index(b"d")) <= 4
+
+    asyncio.run(run())
 
 
 @pytest.mark.e2e

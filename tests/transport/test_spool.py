@@ -86,6 +86,7 @@ def test_what_came_while_the_broker_was_away_is_published_in_order(
                     spool.put("open/p", b"%d" % n)
                 assert await take(b, 10) == list(range(10))
                 assert outbox.commits == 0  # nothing is written while there is a broker
+                await a.publish("open/other", b"")  # its answer comes behind those to the ten
                 trial.cut("a")
                 await disconnected(a)
                 for n in range(10, 10 + 3 * BATCH):

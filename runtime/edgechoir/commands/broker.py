@@ -4,6 +4,7 @@
 """
 
 import argparse
+import asyncio
 import json
 import time
 from collections.abc import Sequence
@@ -117,17 +118,20 @@ def _shared(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    from edgechoir.broker.run import RunningBroker, run_broker
+    from edgechoir.broker.run import running_broker
+    from edgechoir.commands.pulse import answering
     from edgechoir.commands.serving import serve, set_up_logging
     from edgechoir.config.sections import Log
 
     set_up_logging(Log())
     settings = _settings(args, args.state or args.folder / "state", args.kind, args.persistent)
 
-    def ready(broker: RunningBroker) -> None:
-        print(broker, flush=True)
+    async def run_until_told() -> None:
+        async with running_broker(settings) as broker, answering(settings.state, "broker"):
+            print(broker, flush=True)
+            await asyncio.Event().wait()
 
-    return serve(run_broker(settings, ready))
+    return serve(run_until_told())
 
 
 def run_generate(args: argparse.Namespace) -> int:

@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgechoir.commands.finding import Finding, good, note, wrong
+from edgechoir.commands.finding import Finding, Level, good, note, wrong
 from edgechoir.commands.machine import (
     INFERENCE_MB,
     TRAINING_MB,
     broken,
     broker_program,
     disk,
+    inference,
     machine,
     memory,
     probe,
@@ -222,6 +223,8 @@ def model(directory: Path) -> "tuple[Finding, Bundle | None]":
 
 def device(config: "DeviceConfig") -> Iterator[Finding]:
     """What only a device has, but for its stream."""
+    if (seen := inference(needed=True)).level is not Level.GOOD:
+        yield seen
     yield training() if config.training.enabled else good("training", "off: this device infers")
     if config.trace is not None:
         where = config.trace.directory

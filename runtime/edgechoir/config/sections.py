@@ -239,6 +239,20 @@ class Log(Section):
     )
 
 
+class AuditLog(Section):
+    """Who joined, what was asked, answered and refused; `edgechoir audit` verifies it."""
+
+    file_bytes: int = Field(
+        default=4_000_000,
+        ge=65_536,
+        le=1_000_000_000,
+        description="A file is followed by the next at this size.",
+    )
+    files: int = Field(
+        default=8, ge=2, le=1000, description="Files that are kept; the oldest is dropped."
+    )
+
+
 class Trace(Section):
     """Off by default. Writes an update before and after masking, to look at on this machine."""
 

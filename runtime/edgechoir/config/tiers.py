@@ -5,7 +5,9 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
+from edgechoir.config.rules import AnyRule, FedAvgRule
 from edgechoir.config.sections import (
+    AuditLog,
     Broker,
     CloudRounds,
     CloudTraining,
@@ -58,7 +60,9 @@ class CloudConfig(Section):
     model: Model
     rounds: CloudRounds = CloudRounds()
     training: CloudTraining = CloudTraining()
+    rule: AnyRule = FedAvgRule()
     update: CloudUpdate = CloudUpdate()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
 
 
@@ -93,6 +97,7 @@ class NodeConfig(Child):
     )
     rounds: Rounds = Rounds()
     update: MemberUpdate = MemberUpdate()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None
 
@@ -106,6 +111,7 @@ class EdgeCloudConfig(Child):
     parent_tier: Literal["cloud"] = Field(default="cloud", description="What the parent is.")
     rounds: Rounds = Rounds()
     update: MemberUpdate = MemberUpdate()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None
 
@@ -129,6 +135,7 @@ class DeviceConfig(Child):
     training: DeviceTraining = DeviceTraining()
     update: MemberUpdate = MemberUpdate()
     predictions: Predictions = Predictions()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None
 

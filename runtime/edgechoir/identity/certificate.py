@@ -80,18 +80,20 @@ def read_certificate(der: bytes, root: Root, now: float) -> Certified:
             f"the certificate is for federation {federation!r}, expected {root.federation!r}"
         )
     _check_constraints(certificate, federation, address)
-    certified = Certified(
-        federation=federation,
-        address=address,
-        public_key=_public_key(certificate),
-        serial=certificate.serial_number,
-        fingerprint=hashlib.sha256(der).digest(),
-        not_before=certificate.not_valid_before_utc.timestamp(),
-        not_after=certificate.not_valid_after_utc.timestamp(),
-        der=bytes(der),
-    )
+    certified = _certified(certificate, federation, address, der)
     check_time(certified, root, now)
     return certified
+
+
+def read_unchecked(der: bytes) -> Certified:
+    """What a certificate says, on its own word: neither signer nor time is checked.
+
+    Raises Malformed or BadCertificate.
+    """
+    _split(der)
+    certificate = _parse(der)
+    federation, address = read_subject(certificate.subject)
+    return _certified(certificate, federation, address, der)
 
 
 def check_time(certified: Certified, root: Root, now: float) -> None:
@@ -148,6 +150,21 @@ def from_pem(pem: bytes) -> bytes:
         return x509.load_pem_x509_certificate(pem).public_bytes(_DER)
     except ValueError as error:
         raise Malformed(f"not a certificate in PEM: {error}") from None
+
+
+def _certified(
+    certificate: x509.Certificate, federation: MemberId, address: Address, der: bytes
+) -> Certified:
+    return Certified(
+        federation=federation,
+        address=address,
+        public_key=_public_key(certificate),
+        serial=certificate.serial_number,
+        fingerprint=hashlib.sha256(der).digest(),
+        not_before=certificate.not_valid_before_utc.timestamp(),
+        not_after=certificate.not_valid_after_utc.timestamp(),
+        der=bytes(der),
+    )
 
 
 def _check_constraints(certificate: x509.Certificate, federation: str, address: Address) -> None:

@@ -74,6 +74,9 @@ class BrokerStatus(Part):
     protocol: Line | None = Field(default=None, description="MQTT version in use.")
     bytes_up: Count | None = Field(default=None, description="Sent since the start, inside TLS.")
     bytes_down: Count | None = Field(default=None, description="Received since the start.")
+    dropped: Count = Field(
+        default=0, description="Messages dropped for want of room, coming or going."
+    )
 
 
 class SpoolStatus(Part):
@@ -83,6 +86,18 @@ class SpoolStatus(Part):
     dropped: Count = Field(default=0, description="For want of room, by age, or refused.")
     bytes: Count | None = Field(default=None, description="Disk in use for them.")
     commits: Count | None = Field(default=None, description="Writes to the disk since the start.")
+
+
+class AuditStatus(Part):
+    """The member's audit log. Who keeps `head` can tell later that the log's end was taken off."""
+
+    records: Count
+    head: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="The hash of its last record on the disk."
+    )
+    commits: Count | None = Field(default=None, description="Writes to the disk since the start.")
+    lost: Count = Field(default=0, description="Records for which there was no room.")
+    failing: bool = Field(default=False, description="The disk takes no records at present.")
 
 
 class Health(Part):
@@ -114,6 +129,7 @@ class Status(Document):
     )
     broker: BrokerStatus | None = None
     spool: SpoolStatus | None = None
+    audit: AuditStatus | None = None
     health: Health | None = None
 
 

@@ -1,24 +1,29 @@
 """The root's schedule: which round runs when, what its sum makes of the model, and when to stop.
 
-Rounds follow each other as long as children are keyed. A failed one is tried again with whoever is
-left after a pause that doubles up to a bound. The run ends at `rounds` done, at `target_accuracy`,
-or when the loss has not fallen by `min_gain` for `patience` rounds.
+Training rounds follow each other as long as children are keyed; what was asked beside them (a
+statistic, an evaluation) has its round before the next of those, also when training is over. A
+failed round is tried again with whoever is left after a pause that doubles up to a bound. The run
+ends at `rounds` done, at `target_accuracy`, or when the loss has not fallen by `min_gain` for
+`patience` rounds.
 """
 
-import hashlib
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from edgechoir import wire
 from edgechoir.errors import BadUpdate
 from edgechoir.learning.fixed_point import Total
-from edgechoir.learning.rules.fedavg import fedavg
+from edgechoir.learning.rules.fedavg import FedAvg
+from edgechoir.learning.rules.rule import Rule
+from edgechoir.learning.state import State, digest, digest_of, to_bytes
+from edgechoir.learning.task import Task
 from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import Membership, Order, RoundDone, RoundFailed, Tick
-from edgechoir.types import Floats
 
 MAX_BACKOFF_S = 30.0
+MAX_ASKED = 16
+"""Questions that wait for their round."""
+TRIES = 3
+"""Rounds that a question may fail in before its answer is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,33 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """A new global model for all tiers."""
+    """A new global state for all tiers; `rule` is the one that made it, with its memory."""
 
     model: wire.Model
-    weights: Floats
+    state: State
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One round of another task beside training: `dimension` coordinates, each clipped to `clip`,
+    a device weighing at most `max_samples` rows."""
+
+    name: str
+    task: Task
+    dimension: int
+    clip: float
+    max_samples: int
+    bits: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The mean that was asked for, or why there is none."""
+
+    name: str
+    total: Total | None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +99,12 @@ class Finished:
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """The whole state. `round` is the last one spent, here or by a child, `ordered` the last one
-    ordered; `done` counts the rounds that gave a sum; `wake` is when a Tick is due."""
+    ordered; `done` counts the training rounds that gave a sum; `wake` is when a Tick is due;
+    `asking` is the question of the running round, or of the one to be tried again."""
 
     course: Course
-    weights: Floats
+    state: State
+    rule: Rule = field(default_factory=FedAvg)
     version: int = 0
     round: int = 0
     done: int = 0
@@ -87,15 +117,18 @@ class Schedule:
     finished: str = ""
     wake: float | None = None
     ordered: int = 0
+    asked: tuple[Ask, ...] = ()
+    asking: Ask | None = None
+    tries: int = 0
 
 
-Did = Order | Publish | Result | Finished
-Happened = Membership | RoundDone | RoundFailed | Tick
+Did = Order | Publish | Result | Answered | Finished
+Happened = Membership | RoundDone | RoundFailed | Tick | Ask
 
 
 def start(schedule: Schedule) -> Publish:
     """The model the run begins with, so that all devices begin alike."""
-    return Publish(model_of(schedule, 0, 0, ""), schedule.weights)
+    return Publish(model_of(schedule, 0, 0, ""), schedule.state, schedule.rule)
 
 
 def step(s: Schedule, event: Happened, now: float) -> tuple[Schedule, list[Did]]:
@@ -108,6 +141,10 @@ def step(s: Schedule, event: Happened, now: float) -> tuple[Schedule, list[Did]]
             return _done(s, event, now)
         case RoundFailed(round_, reason):
             return _failed(s, round_, reason, now)
+        case Ask():
+            if len(s.asked) >= MAX_ASKED:
+                return s, [Answered(event.name, None, f"{MAX_ASKED} questions wait already")]
+            return _next(replace(s, asked=(*s.asked, event)), now)
         case Tick():
             return _next(s, now)
 
@@ -116,19 +153,31 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
     course = s.course
     # A pause that is longer than any: the clock has been set back meanwhile.
     pausing = s.wake is not None and now < s.wake <= now + max(course.pause, MAX_BACKOFF_S)
-    if s.running or s.finished or not s.devices or pausing:
+    idle = s.finished and not s.asked and s.asking is None
+    if s.running or idle or not s.devices or (pausing and not s.asked):
         return s, []
+    if s.asking is None and s.asked:
+        s = replace(s, asking=s.asked[0], asked=s.asked[1:], tries=0)
     following = s.round + 1
     s = replace(s, round=following, ordered=following, running=True, began=now, wake=None)
+    ask = s.asking or Ask(
+        "",
+        s.rule.task(),
+        s.rule.coordinates(len(s.state.weights)),
+        course.clip,
+        course.max_samples,
+        course.bits,
+    )
     order = Order(
         round=s.round,
         model_version=s.version,
-        model_hash=digest(s.weights),
-        dimension=len(s.weights),
+        model_hash=digest_of(s.state),
+        task=ask.task.encode(),
+        dimension=ask.dimension,
         devices=s.devices,
-        clip=course.clip,
-        max_samples=course.max_samples,
-        bits=course.bits,
+        clip=ask.clip,
+        max_samples=ask.max_samples,
+        bits=ask.bits,
         epochs=course.epochs,
         batch_size=course.batch_size,
         learning_rate=course.learning_rate,
@@ -143,7 +192,9 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
     try:
         encoding = encoding_of(plan)
         total = encoding.decode(e.total)
-        weights = fedavg(s.weights, total.delta)
+        if s.asking is not None:
+            return _answered(s, Answered(s.asking.name, total), now)
+        rule, state = s.rule.following(s.state, total)
     except BadUpdate as error:
         return _failed(s, plan.round, str(error), now)
     if not s.course.classifies:
@@ -154,7 +205,8 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
         stale = 0 if loss < s.best_loss - s.course.min_gain else stale + 1
     s = replace(
         s,
-        weights=weights,
+        state=state,
+        rule=rule,
         version=s.version + 1,
         done=s.done + 1,
         running=False,
@@ -167,12 +219,18 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
     s = replace(s, finished=why)
     did: list[Did] = [
         result,
-        Publish(model_of(s, total.devices, total.samples, why), weights),
+        Publish(model_of(s, total.devices, total.samples, why), state, rule),
     ]
     if why:
         return s, [*did, Finished(why)]
     s, more = _next(s, now)
     return s, did + more
+
+
+def _answered(s: Schedule, answer: Answered, now: float) -> tuple[Schedule, list[Did]]:
+    s = replace(s, asking=None, running=False, failures=0, tries=0)
+    s, more = _next(s, now)
+    return s, [answer, *more]
 
 
 def _enough(s: Schedule, total: Total) -> str:
@@ -190,20 +248,25 @@ def _enough(s: Schedule, total: Total) -> str:
 def _failed(s: Schedule, round_: int, reason: str, now: float) -> tuple[Schedule, list[Did]]:
     if not s.running or round_ != s.ordered:
         return s, []
+    if s.asking is not None and s.tries + 1 >= TRIES:
+        return _answered(s, Answered(s.asking.name, None, reason), now)
     result = Result(round_, s.version, max(now - s.began, 0.0), None, reason)
     pause = min(0.2 * 2**s.failures, MAX_BACKOFF_S)
-    s = replace(s, running=False, failures=s.failures + 1, wake=now + pause)
+    s = replace(s, running=False, failures=s.failures + 1, tries=s.tries + 1, wake=now + pause)
     return s, [result]
 
 
-def digest(weights: Floats) -> bytes:
-    """SHA-256 of the weights [d] as they travel: float32, little-endian."""
-    return hashlib.sha256(np.ascontiguousarray(weights, dtype="<f4").tobytes()).digest()
-
-
 def model_of(s: Schedule, devices: int, samples: int, finished: str) -> wire.Model:
-    """The message that publishes the current weights."""
-    params = np.ascontiguousarray(s.weights, dtype="<f4").tobytes()
-    sha256 = hashlib.sha256(params).digest()
-    final = int(bool(finished))
-    return wire.Model(s.version, s.round, sha256, params, devices, samples, final)
+    """The message that publishes the current state."""
+    params = to_bytes(s.state.weights)
+    aux = {name: to_bytes(vector) for name, vector in sorted(s.state.aux.items())}
+    return wire.Model(
+        version=s.version,
+        round=s.round,
+        digest=digest(params, aux),
+        params=params,
+        aux=tuple(aux.items()),
+        devices=devices,
+        samples=samples,
+        final=int(bool(finished)),
+    )

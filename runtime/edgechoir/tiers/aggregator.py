@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from edgechoir import wire
 from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
-from edgechoir.errors import BadModel, OperatorError, RemoteError
+from edgechoir.errors import BadModel, LocalError, OperatorError, RemoteError
 from edgechoir.learning.fixed_point import Total
+from edgechoir.learning.rules.rule import Rule
 from edgechoir.monitor.records import Metrics
 from edgechoir.rounds.endpoint import ModelArrived, Outcome, Outgoing
 from edgechoir.rounds.events import (
@@ -20,7 +21,17 @@ from edgechoir.rounds.events import (
     Tick,
     Work,
 )
-from edgechoir.rounds.schedule import Finished, Publish, Result, Schedule, digest, start
+from edgechoir.rounds.schedule import (
+    Answered,
+    Ask,
+    Did,
+    Finished,
+    Happened,
+    Publish,
+    Result,
+    Schedule,
+    start,
+)
 from edgechoir.rounds.schedule import step as step_schedule
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.host import Host
@@ -53,6 +64,7 @@ class AggregatorTier:
         self._survivors: tuple[str, ...] = ()
         self._bytes = (0, 0)
         self._publishing: asyncio.Task[None] | None = None
+        self._asked: dict[str, asyncio.Future[Answered]] = {}
         directory = (
             None if isinstance(config, CloudConfig) or config.trace is None else config.trace
         )
@@ -136,7 +148,24 @@ class AggregatorTier:
 
     # ---- the root's schedule
 
-    def _move(self, event: RoundDone | RoundFailed | Membership | Tick) -> None:
+    async def ask(self, ask: Ask) -> Answered:
+        """(root) Run one round of another task; its mean, or why there is none."""
+        if self._schedule is None or ask.name in self._asked:
+            raise LocalError(f"{ask.name!r} is asked already, or this tier has no schedule")
+        answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._asked[ask.name] = answer
+        try:
+            self._move(ask)
+            return await answer
+        finally:
+            self._asked.pop(ask.name, None)
+
+    def _answer(self, answered: Answered) -> None:
+        waiting = self._asked.get(answered.name)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answered)
+
+    def _move(self, event: Happened) -> None:
         if self._schedule is None:
             return
         self._schedule, did = step_schedule(self._schedule, event, time.time())
@@ -144,35 +173,39 @@ class AggregatorTier:
             self._did(one)
         self.host.set_alarm("schedule", self._schedule.wake, lambda: self._move(Tick()))
 
-    def _did(self, one: Order | Publish | Result | Finished) -> None:
+    def _did(self, one: Did) -> None:
         match one:
             case Order():
                 self._begin()
                 self.host.spawn(self._order(one), f"round {one.round}")
-            case Publish(model, weights):
+            case Publish(model, state, rule):
                 measured = self._total
                 accuracy = measured.accuracy if measured is not None else None
                 # What was measured belongs to the version before this one.
                 metrics = {} if accuracy is None else {"before": accuracy}
-                self._held = Held(model.version, digest(weights), weights)
+                self._held = Held(model.version, model.digest, state.weights, state.aux)
                 envelope = self.host.endpoint.sign(model)
                 self._publishing = self.host.spawn(
-                    self._publish(self._held, envelope, metrics), "publish model"
+                    self._publish(self._held, envelope, metrics, rule), "publish model"
                 )
             case Result():
                 self._total = one.total
                 sent, received = self.host.letters.sent, self.host.received
                 moved = (sent - self._bytes[0], received - self._bytes[1])
                 self.host.spawn(self._report(one, moved), "report")
+            case Answered():
+                self._answer(one)
             case Finished(reason):
                 log.info("the run is over: %s", reason)
 
-    async def _publish(self, held: Held, envelope: bytes, metrics: dict[str, float]) -> None:
+    async def _publish(
+        self, held: Held, envelope: bytes, metrics: dict[str, float], rule: Rule
+    ) -> None:
         """Hand a version out only once it is kept.
 
         No member goes back to an older one, so a cloud that had forgotten it could never go on.
         """
-        await asyncio.to_thread(keep, self._versions, held, metrics)
+        await asyncio.to_thread(keep, self._versions, held, metrics, rule.remember())
         self.host.letters.put(Outgoing("model", "", envelope))
 
     async def _order(self, order: Order) -> None:

@@ -8,11 +8,14 @@ import numpy as np
 from edgechoir.bundle.load import load_bundle
 from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
 from edgechoir.errors import OperatorError
+from edgechoir.learning.rules.choose import make_rule
+from edgechoir.learning.state import State
 from edgechoir.rounds.schedule import Course, Schedule
 from edgechoir.store.journal import RoundJournal
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.aggregator import AggregatorTier
 from edgechoir.tiers.host import fatal_is_plain
+from edgechoir.tiers.models import latest, memory_of
 from edgechoir.tiers.process import OpenLink, host_of, link_of, state_held
 
 FOREVER: Final = 2**31
@@ -60,14 +63,16 @@ def _schedule(config: CloudConfig, versions: ModelVersions) -> Schedule:
         seed=int.from_bytes(os.urandom(4)),
         classifies=classifies,
     )
-    kept = versions.latest()
+    rule = make_rule(config.rule.name, config.rule.options())
+    kept = latest(versions)
     if kept is None:
-        weights, version = bundle.params, 0
+        state, version = State(np.array(bundle.params, np.float32)), 0
     else:
-        weights, version = kept.params, kept.version
+        state, version = State(kept.weights, kept.aux), kept.version
+        rule = rule.recall(memory_of(versions))
     journal = RoundJournal(config.state / "journal.db")
     try:
         last = journal.last_round(config.federation)
     finally:
         journal.close()
-    return Schedule(course, np.array(weights, np.float32), version, last, done=version)
+    return Schedule(course, state, rule, version, last, done=version)

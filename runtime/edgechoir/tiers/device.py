@@ -23,14 +23,13 @@ from edgechoir.config.tiers import DeviceConfig
 from edgechoir.errors import (
     BadModel,
     BadSample,
-    BadUpdate,
     OperatorError,
     RemoteError,
     TrainingError,
 )
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
-from edgechoir.learning.fixed_point import Figures
+from edgechoir.learning.state import State, digest_of
 from edgechoir.monitor.records import PredictionRecord
 from edgechoir.pipeline.declare import build_operators
 from edgechoir.pipeline.run import Pipeline
@@ -54,8 +53,8 @@ from edgechoir.tiers.host import Host
 from edgechoir.tiers.models import Held, keep, latest, read_model
 from edgechoir.tiers.sensor import make_source
 from edgechoir.tiers.trace import Trace
+from edgechoir.tiers.work import Desk, do
 from edgechoir.training.trainer import Trainer, available
-from edgechoir.types import FitPlan, Update
 
 log: Final = logging.getLogger(__name__)
 
@@ -72,8 +71,8 @@ class Device:
         self._samples = samples
         self._versions = versions
         kept = latest(versions)
-        digest = hashlib.sha256(bundle.params.astype("<f4").tobytes()).digest()
-        self._held = Held(0, digest, bundle.params) if kept is None else kept
+        first = Held(0, digest_of(State(bundle.params)), bundle.params)
+        self._held = first if kept is None else kept
         self._started_with_bundle = kept is None
         classes = bundle.manifest.task == "classification"
         self.predictor = Predictor(
@@ -212,41 +211,19 @@ class Device:
         self._job = self.host.spawn(self._work(plan), f"round {plan.round}")
 
     async def _work(self, plan: wire.Plan) -> None:
-        if self._trainer is None:
-            self.host.happen(NoContribution(plan.round, "this device does not train"))
-            return
-        held = self._held
+        desk = Desk(self._bundle, self._held, self._samples, self._trainer)
         try:
-            x, y = await asyncio.to_thread(self._samples.training_arrays)
-            if not len(x):
-                raise TrainingError("no samples are stored")
-            figures = await self._measure(self._trainer, held)
-            fit = FitPlan(plan.epochs, plan.batch_size, plan.learning_rate, plan.seed)
-            update = await self._trainer.fit(held.weights, x, y, fit, deadline=plan.deadline)
-            vector = self._encode(plan, update, figures)
-        except (TrainingError, BadUpdate) as error:
+            piece = await do(desk, plan)
+            encoding = encoding_of(plan)
+            noise = uniform(os.urandom(32), plan.dimension)
+            vector = encoding.encode(piece.vector, piece.n, piece.figures, noise)
+        except (TrainingError, RemoteError) as error:
             log.warning("round %d: %s", plan.round, error)
             self.host.happen(NoContribution(plan.round, str(error)))
             return
-        self.host.happen(Contribution(plan.round, vector))
-
-    async def _measure(self, trainer: Trainer, held: Held) -> Figures:
-        """The global model on the rows held out here, before it is trained on."""
-        x, y = await asyncio.to_thread(self._samples.hold_out_arrays)
-        if not len(x):
-            return Figures()
-        result = await trainer.evaluate(held.weights, x, y)
-        n = len(x)
-        correct = round(result.get("accuracy", 0.0) * n)
-        return Figures(n, correct, result["loss"] * n)
-
-    def _encode(self, plan: wire.Plan, update: Update, figures: Figures) -> Any:
-        encoding = encoding_of(plan)
-        noise = uniform(os.urandom(32), plan.dimension)
-        vector = encoding.encode(update.delta, update.n, figures, noise)
         if self._trace is not None:
             self._trace.write("true", str(self.config.member), vector)
-        return vector
+        self.host.happen(Contribution(plan.round, vector))
 
     async def _exchange(self, model: wire.Model) -> None:
         """Put a newer global model in the place of the one that answers, or refuse it."""

@@ -40,11 +40,12 @@ from edgechoir.rounds.events import (
 from edgechoir.rounds.participant import Phase
 from edgechoir.secagg.masking import expand_mask
 from edgechoir.store.journal import RoundJournal
+from edgechoir.tiers.account import Account
 from edgechoir.tiers.claim import Claim
 from edgechoir.tiers.letters import Letters
 from edgechoir.tiers.place import Place, base_status
 from edgechoir.transport.blobs import Assembler
-from edgechoir.transport.link import Link, Message
+from edgechoir.transport.link import Link, Message, Priority
 from edgechoir.transport.receiver import Receiver
 from edgechoir.transport.sender import Sender
 from edgechoir.transport.spool import Spool
@@ -85,6 +86,7 @@ class Host:
         link: Link,
         endpoint: Endpoint,
         journal: RoundJournal,
+        account: Account,
         describe: Callable[[], dict[str, Any]],
         handle: Callable[[Outcome], None],
     ) -> None:
@@ -92,6 +94,7 @@ class Host:
         self.endpoint = endpoint
         self.link = link
         self.journal = journal
+        self.account = account
         self.started = time.time()
         self._began = time.monotonic()
         self._usage = usage(self._began)
@@ -169,7 +172,8 @@ class Host:
 
     def happen(self, event: Event) -> None:
         """Step the state machines by an event of this process's own."""
-        self._carry_out(self.endpoint.handle(event, time.time()))
+        self.account.happened(event)
+        self._carry_out(self.endpoint.handle(event, time.time()), str(self.place.me))
 
     def set_alarm(self, name: str, wake: float | None, ring: Callable[[], None]) -> None:
         """Call `ring` at `wake` (unix seconds), in place of what this alarm was set to before."""
@@ -200,7 +204,7 @@ class Host:
             try:
                 self._take(message)
             except RemoteError as error:
-                self.refuse(error)
+                self.refuse(error, _writer(message.topic))
 
     def _take(self, message: Message) -> None:
         if not message.payload:
@@ -224,7 +228,8 @@ class Host:
         self.received += len(blob)
         if self.tap is not None and where.channel == "up":
             self.tap(blob)
-        self._carry_out(self.endpoint.receive(blob, time.time(), retained=retained))
+        outcomes = self.endpoint.receive(blob, time.time(), retained=retained)
+        self._carry_out(outcomes, str(where.sender))
 
     def _comes_again(self, where: Topic, blob: bytes) -> bool:
         """A broker gives what it retains with every new subscription: that is no replay."""
@@ -233,9 +238,10 @@ class Host:
         self._taken[where.stream] = digest
         return before == digest
 
-    def _carry_out(self, outcomes: list[Outcome]) -> None:
+    def _carry_out(self, outcomes: list[Outcome], peer: str) -> None:
         record: Record | None = None
         for outcome in outcomes:
+            self.account.happened(outcome)
             match outcome:
                 case Record():
                     record = outcome
@@ -245,7 +251,7 @@ class Host:
                 case ExpandMask():
                     self.spawn(self._expand(outcome), f"mask of round {outcome.round}")
                 case Refused(error):
-                    self._log_refusal(error)
+                    self._log_refusal(error, peer)
                 case _:
                     self._handle(outcome)
         self.set_alarm("endpoint", self.endpoint.joint.wake, lambda: self.happen(Tick()))
@@ -260,13 +266,14 @@ class Host:
         )
         self.happen(MaskReady(wanted.round, mask))
 
-    def refuse(self, error: RemoteError) -> None:
-        """Count and log what a peer got wrong."""
+    def refuse(self, error: RemoteError, peer: str = "") -> None:
+        """Count and log what a peer got wrong; `peer` is the member, where it is known."""
         self.endpoint.drops[error.reason] += 1
-        self._log_refusal(error)
+        self._log_refusal(error, peer)
         self.changed()
 
-    def _log_refusal(self, error: RemoteError) -> None:
+    def _log_refusal(self, error: RemoteError, peer: str) -> None:
+        self.account.refused(error, peer)
         count = self.endpoint.drops[error.reason]
         if count <= REFUSALS_LOGGED or count % 100 == 0:
             log.warning("refused (%s, %d so far): %s", error.reason, count, error)
@@ -376,7 +383,9 @@ class Host:
         if not self.alone.is_set():
             return
         try:
-            await self.link.publish(where, document, qos=qos, timeout=10)
+            await self.link.publish(
+                where, document, qos=qos, priority=Priority.DOCUMENT, timeout=10
+            )
         except LinkError as error:
             log.debug("could not publish %s: %s", channel, error)
 
@@ -427,11 +436,21 @@ class Host:
                     "reconnects": counters.reconnects,
                     "bytes_up": counters.bytes_up,
                     "bytes_down": counters.bytes_down,
+                    "dropped": counters.dropped + counters.crowded_out,
                 },
+                "audit": self.account.audit.figures(),
                 "spool": None if self.spool is None else self.spool.figures(),
                 "health": health(self._began, before, self._usage),
             }
         )
+
+
+def _writer(text: str) -> str:
+    """The member that may write to a topic; nobody for one that is none of ours."""
+    try:
+        return str(parse(text).sender)
+    except Malformed:
+        return ""
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """From a configuration to the parts of a running process: identity, journal, link, endpoint."""
 
+import asyncio
 import fcntl
 import os
 import time
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from edgechoir import __version__
 from edgechoir.config.tiers import (
     CloudConfig,
     DeviceConfig,
@@ -17,6 +19,8 @@ from edgechoir.config.tiers import (
     NodeConfig,
 )
 from edgechoir.errors import OperatorError
+from edgechoir.fleet.audit import Audit
+from edgechoir.fleet.audit_files import DIRECTORY, AuditFiles, Bounds
 from edgechoir.fleet.enrolment import Member, load_member
 from edgechoir.identity.envelope import Signer, Verifier
 from edgechoir.identity.gate import Gate
@@ -28,6 +32,7 @@ from edgechoir.rounds.endpoint import Endpoint, Outcome
 from edgechoir.rounds.joint import Joint
 from edgechoir.rounds.participant import Participant
 from edgechoir.store.journal import RoundJournal
+from edgechoir.tiers.account import Account
 from edgechoir.tiers.host import MAX_BLOB, Host
 from edgechoir.tiers.place import Place, base_status, new_instance
 from edgechoir.tiers.processor import keystream_of, processor_features
@@ -62,7 +67,11 @@ async def host_of(
         keep_alive=config.broker.keep_alive_s,
     )
     journal = RoundJournal(config.state / "journal.db")
+    audit: Audit | None = None
     try:
+        audit = audit_of(config, member)
+        account = Account(audit)
+        account.begin(instance, __version__, str(place.parent or "") or None, member.policy)
         endpoint = Endpoint(
             _joint(config, member, place, journal),
             Signer(member.key, member.certificate, instance),
@@ -71,13 +80,24 @@ async def host_of(
             os.urandom,
         )
         async with open_link(config, member, will_of(place)) as link:
-            host = Host(place, link, endpoint, journal, describe, handle)
+            host = Host(place, link, endpoint, journal, account, describe, handle)
             try:
                 yield host
             finally:
                 await host.farewell()
     finally:
         journal.close()
+        if audit is not None:
+            audit.record("stopped")
+            await asyncio.to_thread(audit.close)
+
+
+def audit_of(config: TierConfig, member: Member) -> Audit:
+    """The member's audit log, in its state directory. Raises OperatorError."""
+    bounds = Bounds(config.audit.file_bytes, config.audit.files)
+    now = time.time()
+    directory = config.state / DIRECTORY
+    return Audit(AuditFiles(directory, member.key, member.certificate, bounds, now), time.time)
 
 
 def _joint(config: TierConfig, member: Member, place: Place, journal: RoundJournal) -> Joint:

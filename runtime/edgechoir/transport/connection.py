@@ -79,6 +79,8 @@ class Handlers:
     arrived: Callable[[Arrival], None]
     published: Callable[[int, LinkError | None], None]
     subscribed: Callable[[str, LinkError | None], None]
+    drained: Callable[[], None]
+    """The kernel has taken all that was published so far."""
 
 
 def _properties(packet_type: int) -> Properties:
@@ -168,6 +170,11 @@ class Connection:
         self.resume_reading()
         self._timer = self._loop.call_later(settings.keepalive / 4, self._tick)
         return await self._greeted
+
+    @property
+    def congested(self) -> bool:
+        """Is there something that the kernel has not taken yet?"""
+        return self._codec.want_write()
 
     def publish(self, publish: Publish) -> int:
         """Queue a PUBLISH and give its packet id. Raises LinkError: this broker cannot take it."""
@@ -274,6 +281,7 @@ class Connection:
             return
         if not self._codec.want_write():
             self._stop_writing()
+            self._handlers.drained()
         elif not self._writing:
             self._writing = True
             self._loop.add_writer(self._stream.fileno(), self._write)

@@ -24,7 +24,7 @@ from typing import Final, Self
 from edgechoir.errors import LinkError, LocalError, OperatorError
 from edgechoir.transport.connection import Connection, Handlers, MqttSettings, ProtocolRefusedError
 from edgechoir.transport.inbox import Arrival, Inbox
-from edgechoir.transport.link import Counters, LinkState, Message, StateFeed, Will
+from edgechoir.transport.link import Counters, LinkState, Message, Priority, StateFeed, Will
 from edgechoir.transport.outgoing import Outgoing, Publish
 from edgechoir.transport.stream import TlsFiles, open_stream
 
@@ -49,7 +49,7 @@ class MqttLink:
         self._outgoing = Outgoing()
         self._patterns: dict[str, int] = {}
         self._asking: dict[str, list[asyncio.Future[None]]] = {}
-        self._handlers = Handlers(self._arrived, self._published, self._subscribed)
+        self._handlers = Handlers(self._arrived, self._published, self._subscribed, self._pump)
         self._connection: Connection | None = None
         self._connections = self._served = 0
         self._mqtt5 = settings.mqtt5
@@ -105,13 +105,15 @@ class MqttLink:
         *,
         retain: bool = False,
         qos: int = 1,
+        priority: Priority = Priority.CONTROL,
         timeout: float = 30.0,
     ) -> None:
         if qos not in (0, 1) or not topic or "+" in topic or "#" in topic:
             raise LocalError(f"cannot publish to {topic!r} with QoS {qos}")
         self._check_open()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outgoing.add(Publish(topic, payload, qos, retain, done))
+        self._outgoing.add(Publish(topic, payload, qos, retain, priority, done))
+        self.counters.crowded_out = self._outgoing.crowded_out
         self._pump()
         try:
             async with asyncio.timeout(timeout):
@@ -257,7 +259,7 @@ class MqttLink:
 
     def _pump(self) -> None:
         if self._connection:
-            self._outgoing.pump(self._connection.publish, self._connection.window)
+            self._outgoing.pump(self._connection)
 
     def _arrived(self, arrival: Arrival) -> None:
         if arrival.taken is None and self._inbox.full:

@@ -16,7 +16,7 @@ from typing import Final
 
 from edgechoir.errors import LinkError, OperatorError
 from edgechoir.store.outbox import Outbox, Record
-from edgechoir.transport.link import Link
+from edgechoir.transport.link import Link, Priority
 
 log: Final = logging.getLogger(__name__)
 
@@ -121,7 +121,13 @@ class Spool:
         before = self._link.counters.reconnects
         results = await asyncio.gather(
             *(
-                self._link.publish(record.topic, record.payload, qos=1, timeout=PUBLISH_S)
+                self._link.publish(
+                    record.topic,
+                    record.payload,
+                    qos=1,
+                    priority=Priority.DOCUMENT,
+                    timeout=PUBLISH_S,
+                )
                 for record in records
             ),
             return_exceptions=True,

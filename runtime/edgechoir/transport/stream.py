@@ -18,6 +18,9 @@ from typing import Final
 from edgechoir.errors import LinkError, OperatorError
 from edgechoir.transport.link import Counters
 
+UNSENT: Final = 1 << 17
+"""Bytes in the kernel that are not on the wire yet, beyond which it takes no more: what is given to
+it can be overtaken by nothing."""
 READ_AHEAD: Final = 1 << 17
 """Bytes taken from the kernel per wake-up: paho asks for a packet's first bytes one by one."""
 
@@ -198,6 +201,8 @@ async def open_stream(
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             # A half-open connection with data under way fails after one keep-alive, not minutes.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(keepalive * 1000))
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
         if context:
             name = tls.server_name if tls and tls.server_name else host
             sock = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)

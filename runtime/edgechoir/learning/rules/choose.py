@@ -1,0 +1,22 @@
+"""Which rules there are, and one of them by its name and options."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from edgechoir.errors import OperatorError
+from edgechoir.learning.rules.fedavg import FedAvg
+from edgechoir.learning.rules.rule import Rule
+
+MEMORY: Final = "rule:"
+"""Begins the names of what a rule remembers, where it is stored beside the model."""
+RULES: Final[dict[str, Callable[..., Rule]]] = {"fedavg": FedAvg}
+
+
+def make_rule(name: str, options: Mapping[str, Any]) -> Rule:
+    """A rule by its name. Raises OperatorError for a name or an option that is not known."""
+    if name not in RULES:
+        raise OperatorError(f"rule {name!r} is not known; there are {', '.join(sorted(RULES))}")
+    try:
+        return RULES[name](**options)
+    except (TypeError, ValueError) as error:
+        raise OperatorError(f"rule {name!r}: {error}") from None

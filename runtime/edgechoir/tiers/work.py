@@ -1,0 +1,94 @@
+"""What a device does for a round, by the kind of its task: one function for each kind.
+
+Each gives a vector of `plan.dimension` coordinates, a mean over the rows it was made of, and how
+many those were. Raises TrainingError or BadUpdate where this device cannot do it now, and Malformed
+for a task that makes no sense.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from edgechoir import wire
+from edgechoir.bundle.load import Bundle
+from edgechoir.bundle.manifest import Targets
+from edgechoir.errors import PolicyViolation, TrainingError
+from edgechoir.learning.fixed_point import Figures
+from edgechoir.learning.task import TRAIN, Task, read_task
+from edgechoir.tiers.models import Held
+from edgechoir.types import FitPlan, Floats, Update
+
+
+class Rows(Protocol):
+    """Labelled samples: what is trained on, and what is held out to measure on."""
+
+    def training_arrays(self) -> tuple[Floats, Targets]: ...
+    def hold_out_arrays(self) -> tuple[Floats, Targets]: ...
+
+
+class Learner(Protocol):
+    """Trains and measures. Raises TrainingError."""
+
+    async def fit(
+        self, w: Floats, x: Floats, y: Targets, plan: FitPlan, *, deadline: float | None = None
+    ) -> Update: ...
+    async def evaluate(
+        self, w: Floats, x: Floats, y: Targets, *, deadline: float | None = None
+    ) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a device has to work with."""
+
+    bundle: Bundle
+    held: Held
+    samples: Rows
+    trainer: Learner | None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A device's part: `vector` [plan.dimension], a mean over `n` rows, and what was measured."""
+
+    vector: Floats
+    n: int
+    figures: Figures = field(default_factory=Figures)
+
+
+async def do(desk: Desk, plan: wire.Plan) -> Piece:
+    """The piece that a plan asks for. Raises PolicyViolation for a kind that is not known."""
+    task = read_task(plan.task)
+    work = KINDS.get(task.kind)
+    if work is None:
+        raise PolicyViolation(f"the task {task.kind!r} is not known here")
+    return await work(desk, plan, task)
+
+
+async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
+    """The global model as it does here, and what training makes of it."""
+    trainer = desk.trainer
+    if trainer is None:
+        raise TrainingError("this device does not train")
+    x, y = await asyncio.to_thread(desk.samples.training_arrays)
+    if not len(x):
+        raise TrainingError("no samples are stored")
+    figures = await measure(desk, trainer)
+    fit = FitPlan(plan.epochs, plan.batch_size, plan.learning_rate, plan.seed)
+    update = await trainer.fit(desk.held.weights, x, y, fit, deadline=plan.deadline)
+    return Piece(update.delta, update.n, figures)
+
+
+async def measure(desk: Desk, trainer: Learner) -> Figures:
+    """The global model on the rows held out here, before it is trained on."""
+    x, y = await asyncio.to_thread(desk.samples.hold_out_arrays)
+    if not len(x):
+        return Figures()
+    result = await trainer.evaluate(desk.held.weights, x, y)
+    n = len(x)
+    return Figures(n, round(result.get("accuracy", 0.0) * n), result["loss"] * n)
+
+
+KINDS: Final[dict[str, Callable[[Desk, wire.Plan, Task], Awaitable[Piece]]]] = {TRAIN: train}
+"""The kinds of task that a device knows."""
