@@ -151,10 +151,11 @@ def _certificates(listener: Section) -> Iterator[Complaint]:
             "note",
             _found(listener, "protocol").where,
             "a websockets listener",
-            "rules that shut revoked members out: mosquitto 2.0.11 takes neither crlfile, "
-            "tls_version nor the address to heart there",
+            "help from outside: mosquitto 2.0.11 takes no notice there of tls_version, of an "
+            "address, and until its first SIGHUP of crlfile",
             "give it an ACL of monitors alone (per_listener_settings true), set OPENSSL_CONF to a "
-            "file with MinProtocol = TLSv1.3, and bound the port with a firewall",
+            "file with MinProtocol = TLSv1.3, send SIGHUP after the start, bound the port with a "
+            "firewall",
         )
 
 

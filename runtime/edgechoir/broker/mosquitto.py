@@ -7,9 +7,10 @@ the ACL gone it may neither write nor read. Bridges are not read again: a change
 Two things mosquitto cannot be told. It hands a session to whoever comes with its client id, even
 under another user name: a member that knew another's client id could disconnect it again and
 again, so clients must use ids that nobody can guess. (`use_username_as_clientid` would prevent it,
-but allows each member one connection only.) And its websockets listener takes no notice of the
-CRL, of `tls_version` and of the address (seen with 2.0.11): it has an ACL of its own with monitors
-alone, and the oldest TLS version comes from a file for OpenSSL.
+but allows each member one connection only.) And its websockets listener takes no notice of
+`tls_version`, of the address, and until the first SIGHUP of the CRL (seen with 2.0.11): it has an
+ACL of its own with monitors alone, the oldest TLS version comes from a file for OpenSSL, and
+`edgechoir broker run` sends that signal at once.
 """
 
 from typing import Final
@@ -54,9 +55,10 @@ acl_file {acl}
 _WEBSOCKETS: Final = """\
 
 # --- Websockets: for monitors alone, with certificates too -----------------------------------
-# It takes no notice of crlfile, tls_version and the address (mosquitto 2.0.11). A revoked monitor
-# loses its rights by its section of the ACL. Start mosquitto with OPENSSL_CONF={openssl}
-# for TLS 1.3, and let a firewall bound who reaches the port.
+# mosquitto 2.0.11 takes no notice here of tls_version, of an address, and until its first SIGHUP of
+# crlfile. Start it with OPENSSL_CONF={openssl}
+# in its environment for TLS 1.3, send SIGHUP once it runs, and let a firewall bound who reaches
+# the port. (`edgechoir broker run` does the first two.)
 listener {port}
 protocol websockets
 cafile {ca}
