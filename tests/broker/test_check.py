@@ -67,6 +67,7 @@ def test_what_we_generate_has_nothing_wrong(conf: Path) -> None:
         ("persistence true", "retain_available false", "retain_available false"),
         ("max_connections 1024", "use_username_as_clientid true", "use_username_as_clientid"),
         ("max_connections 1024", "max_qos 0", "max_qos 0"),
+        ("protocol websockets", "protocol websockets\ncrlfile /x", "crlfile in a websockets"),
     ],
 )
 def test_what_is_unsafe_or_does_not_work_is_found(

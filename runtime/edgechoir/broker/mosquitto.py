@@ -8,9 +8,10 @@ Two things mosquitto cannot be told. It hands a session to whoever comes with it
 under another user name: a member that knew another's client id could disconnect it again and
 again, so clients must use ids that nobody can guess. (`use_username_as_clientid` would prevent it,
 but allows each member one connection only.) And its websockets listener takes no notice of
-`tls_version`, of the address, and until the first SIGHUP of the CRL (seen with 2.0.11): it has an
-ACL of its own with monitors alone, the oldest TLS version comes from a file for OpenSSL, and
-`edgechoir broker run` sends that signal at once.
+`tls_version` and of the address, and must have no `crlfile`: with one, SIGHUP frees the TLS context
+that libwebsockets goes on using, and the next client ends the broker (2.0.11, seen with valgrind).
+So it has an ACL of its own with monitors alone, from which revoked ones are gone, and the oldest
+TLS version comes from a file for OpenSSL.
 """
 
 from typing import Final
@@ -55,16 +56,15 @@ acl_file {acl}
 _WEBSOCKETS: Final = """\
 
 # --- Websockets: for monitors alone, with certificates too -----------------------------------
-# mosquitto 2.0.11 takes no notice here of tls_version, of an address, and until its first SIGHUP of
-# crlfile. Start it with OPENSSL_CONF={openssl}
-# in its environment for TLS 1.3, send SIGHUP once it runs, and let a firewall bound who reaches
-# the port. (`edgechoir broker run` does the first two.)
+# mosquitto 2.0.11 takes no notice here of tls_version and of an address: start it with
+# OPENSSL_CONF={openssl} in its environment, as `edgechoir broker
+# run` does, and let a firewall bound who reaches the port. A crlfile here would make it crash after
+# a SIGHUP; revoked monitors get in and find no rule for them.
 listener {port}
 protocol websockets
 cafile {ca}
 certfile {certificate}
 keyfile {key}
-crlfile {crl}
 tls_version tlsv{tls}
 require_certificate true
 use_identity_as_username true

@@ -82,8 +82,6 @@ async def running_broker(settings: BrokerSettings) -> AsyncIterator[RunningBroke
     try:
         await broker.start()
         await _until_it_answers(settings, broker, running)
-        if settings.websockets_port is not None:
-            broker.update(roster)  # until then mosquitto takes no notice of the CRL there
         async with _beside(broker.ended(), _follow(settings, broker, before)):
             yield running
     finally:
