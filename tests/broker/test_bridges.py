@@ -48,6 +48,7 @@ def test_a_bridge_carries_what_its_members_and_their_parents_say_and_no_more() -
         f"{ROOT}/node/node-1/plan/#",
         f"{ROOT}/node/node-1/roster/#",
         f"{ROOT}/node/node-1/model/#",
+        f"{ROOT}/node/node-1/revoked/#",
         f"{ROOT}/node/node-1/down/dev-1",
     }
     answers = set(replace(bridge, predictions=True).up("alps")) - set(bridge.up("alps"))

@@ -4,7 +4,7 @@ A broker below connects to one above as a client of its own (tier `bridge`) and 
 members behind it,
 
     up     their `status`, `up/<parent>` to a parent above, and `predictions` where that is wanted
-    down   of each parent above `status`, `plan`, `roster`, `model`, and `down/<child>`
+    down   of each parent above `status`, `plan`, `roster`, `model`, `revoked`, and `down/<child>`
 
 and nothing else. Who is behind a bridge stands in bridges.toml, beside registry.json in the folders
 of both brokers:
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 ROOT: Final = "edgechoir/v1"
 BRIDGES: Final = "bridges.toml"
+HANDED_OUT: Final = ("plan", "roster", "model", "revoked")
+"""Channels on which a parent speaks to all its children; each with chunks below."""
 KEEPALIVE_S: Final = 20
 RETRY_S: Final = (1, 30)
 
@@ -70,7 +72,7 @@ class Bridge:
         topics = []
         for parent, children in self.children.items():
             topics.append(f"{prefix}/{parent}/status")
-            topics += [f"{prefix}/{parent}/{channel}/#" for channel in ("plan", "roster", "model")]
+            topics += [f"{prefix}/{parent}/{channel}/#" for channel in HANDED_OUT]
             topics += [f"{prefix}/{parent}/down/{child.member}" for child in children]
         return tuple(topics)
 

@@ -21,7 +21,7 @@ from edgechoir.broker.complaint import Complaint
 from edgechoir.broker.conf_file import Conf, Option, read_conf
 from edgechoir.errors import OperatorError
 from edgechoir.fleet.registry import read_registry
-from edgechoir.identity.naming import BRIDGE, BROKER, MONITOR
+from edgechoir.identity.naming import BRIDGE, MONITOR, SERVERS
 
 CONF = "mosquitto.conf"
 ACL = "acl"
@@ -82,7 +82,7 @@ def _rules(path: Path, elsewhere: Iterable[Path]) -> Iterator[Complaint]:
         members = [
             record.member
             for record in active
-            if record.tier != BROKER and (only is None or record.tier in only)
+            if record.tier not in SERVERS and (only is None or record.tier in only)
         ]
     yield from check_acl(read_acl(path), str(path), bridges=bridges, members=members)
 

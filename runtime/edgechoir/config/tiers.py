@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, Strict, StringConstraints, model_validator
 
-from edgechoir.config.rules import AnyRule, FedAvgRule
+from edgechoir.config.rules import AnyRule, FedAvgRule, misfit
 from edgechoir.config.sections import (
     AuditLog,
     Broker,
@@ -31,6 +31,14 @@ Member = Annotated[
 ]
 State = Annotated[Place, Field(description="Directory for what must survive a restart.")]
 Identity = Annotated[Place, Field(description="Directory with member.key, member.crt and ca.crt.")]
+EnrolmentUrl = Annotated[
+    Annotated[str, StringConstraints(max_length=256, pattern=r"^https://[^\s/]+(/[^\s]*)?$")]
+    | None,
+    Field(
+        description="Where the certificate renews itself, if not where the member was enrolled.",
+        examples=["https://ca.plant.lan:8884"],
+    ),
+]
 
 
 class MonitorConfig(Section):
@@ -56,6 +64,7 @@ class CloudConfig(Section):
     member: Member = Field(examples=["cloud"])
     state: State = Path("state")
     identity: Identity = Path("identity")
+    enrolment_url: EnrolmentUrl = None
     broker: Broker = Broker()
     model: Model
     rounds: CloudRounds = CloudRounds()
@@ -64,6 +73,17 @@ class CloudConfig(Section):
     update: CloudUpdate = CloudUpdate()
     audit: AuditLog = AuditLog()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _check_rule(self) -> Self:
+        if self.training.schedule == "cosine" and self.rounds.rounds is None:
+            raise ValueError(
+                'training.schedule is "cosine", which falls until the last round: set rounds.rounds'
+            )
+        why = misfit(self.rule, self.training, self.update)
+        if why:
+            raise ValueError(f"rule {self.rule.name}: {why}")
+        return self
 
 
 class Child(Section):
@@ -77,6 +97,7 @@ class Child(Section):
     )
     state: State = Path("state")
     identity: Identity = Path("identity")
+    enrolment_url: EnrolmentUrl = None
     broker: Broker = Broker()
 
     @model_validator(mode="after")

@@ -1,23 +1,27 @@
 """The root's schedule: which round runs when, what its sum makes of the model, and when to stop.
 
 Training rounds follow each other as long as children are keyed; what was asked beside them (a
-statistic, an evaluation) has its round before the next of those, also when training is over. A
+statistic, an evaluation) has its round before the next of those, also when training is over. A run
+that `waits` trains only after `Prepared` has said what goes with the model from then on. A
 failed round is tried again with whoever is left after a pause that doubles up to a bound. The run
 ends at `rounds` done, at `target_accuracy`, or when the loss has not fallen by `min_gain` for
 `patience` rounds.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from edgechoir import wire
 from edgechoir.errors import BadUpdate
-from edgechoir.learning.fixed_point import Total
+from edgechoir.learning.fixed_point import Total, heaviest
+from edgechoir.learning.rates import Rates
 from edgechoir.learning.rules.fedavg import FedAvg
 from edgechoir.learning.rules.rule import Rule
 from edgechoir.learning.state import State, digest, digest_of, to_bytes
-from edgechoir.learning.task import Task
+from edgechoir.learning.task import Option, Task
 from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import Membership, Order, RoundDone, RoundFailed, Tick
+from edgechoir.types import Floats
 
 MAX_BACKOFF_S = 30.0
 MAX_ASKED = 16
@@ -29,7 +33,8 @@ TRIES = 3
 @dataclass(frozen=True, slots=True)
 class Course:
     """What the operator asks of a run. Times in seconds; a model that does not classify has no
-    accuracy."""
+    accuracy. `rates` is how `learning_rate` changes over the rounds, `local` what goes into the
+    task of every training round beside the rule's own options."""
 
     rounds: int = 30
     deadline: float = 60.0
@@ -40,6 +45,8 @@ class Course:
     epochs: int = 1
     batch_size: int = 32
     learning_rate: float = 0.05
+    rates: Rates = field(default_factory=Rates)
+    local: Mapping[str, Option] = field(default_factory=dict)
     clip: float = 1.0
     max_samples: int = 10_000
     bits: int = 32
@@ -90,6 +97,13 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """What goes with the model from now on (the columns' mean and scale): training may begin."""
+
+    aux: Mapping[str, Floats]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """No further round follows."""
 
@@ -100,7 +114,8 @@ class Finished:
 class Schedule:
     """The whole state. `round` is the last one spent, here or by a child, `ordered` the last one
     ordered; `done` counts the training rounds that gave a sum; `wake` is when a Tick is due;
-    `asking` is the question of the running round, or of the one to be tried again."""
+    `asking` is the question of the running round, or of the one to be tried again; `waits`: no
+    training before it is prepared."""
 
     course: Course
     state: State
@@ -120,10 +135,11 @@ class Schedule:
     asked: tuple[Ask, ...] = ()
     asking: Ask | None = None
     tries: int = 0
+    waits: bool = False
 
 
 Did = Order | Publish | Result | Answered | Finished
-Happened = Membership | RoundDone | RoundFailed | Tick | Ask
+Happened = Membership | RoundDone | RoundFailed | Tick | Ask | Prepared
 
 
 def start(schedule: Schedule) -> Publish:
@@ -145,6 +161,8 @@ def step(s: Schedule, event: Happened, now: float) -> tuple[Schedule, list[Did]]
             if len(s.asked) >= MAX_ASKED:
                 return s, [Answered(event.name, None, f"{MAX_ASKED} questions wait already")]
             return _next(replace(s, asked=(*s.asked, event)), now)
+        case Prepared(aux):
+            return _prepared(s, aux, now)
         case Tick():
             return _next(s, now)
 
@@ -153,16 +171,17 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
     course = s.course
     # A pause that is longer than any: the clock has been set back meanwhile.
     pausing = s.wake is not None and now < s.wake <= now + max(course.pause, MAX_BACKOFF_S)
-    idle = s.finished and not s.asked and s.asking is None
+    idle = (s.finished or s.waits) and not s.asked and s.asking is None
     if s.running or idle or not s.devices or (pausing and not s.asked):
         return s, []
     if s.asking is None and s.asked:
         s = replace(s, asking=s.asked[0], asked=s.asked[1:], tries=0)
     following = s.round + 1
     s = replace(s, round=following, ordered=following, running=True, began=now, wake=None)
+    work = s.rule.task()
     ask = s.asking or Ask(
         "",
-        s.rule.task(),
+        replace(work, options={**course.local, **work.options}),
         s.rule.coordinates(len(s.state.weights)),
         course.clip,
         course.max_samples,
@@ -176,15 +195,26 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
         dimension=ask.dimension,
         devices=s.devices,
         clip=ask.clip,
-        max_samples=ask.max_samples,
+        max_samples=ask.max_samples
+        if s.asking is None
+        else min(ask.max_samples, heaviest(s.devices, ask.bits)),
         bits=ask.bits,
         epochs=course.epochs,
         batch_size=course.batch_size,
-        learning_rate=course.learning_rate,
+        learning_rate=course.learning_rate * course.rates.part(s.done),
         seed=course.seed + s.round,
         deadline=course.deadline,
     )
     return s, [order]
+
+
+def _prepared(s: Schedule, aux: Mapping[str, Floats], now: float) -> tuple[Schedule, list[Did]]:
+    """A version with the same weights, so that no member goes on without what belongs to it."""
+    state = State(s.state.weights, {**s.state.aux, **aux})
+    s = replace(s, state=state, version=s.version + 1, waits=False)
+    published = Publish(model_of(s, 0, 0, s.finished), state, s.rule)
+    s, more = _next(s, now)
+    return s, [published, *more]
 
 
 def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:

@@ -234,15 +234,15 @@ class Connection:
         if not self._leaving:
             self._stream.abort()
 
-    async def say_goodbye(self, timeout: float) -> None:
-        """Disconnect so that the broker sends no will and forgets the session."""
+    async def say_goodbye(self, timeout: float, session: int = 0) -> None:
+        """Disconnect so that the broker sends no will, and keeps the session for `session` s."""
         if self.lost.done():
             return
         self._leaving = True
         properties = None
         if self._mqtt5:
             properties = _properties(PacketTypes.DISCONNECT)
-            properties.SessionExpiryInterval = 0
+            properties.SessionExpiryInterval = session
         try:
             async with asyncio.timeout(timeout):
                 self._codec.disconnect(properties=properties)

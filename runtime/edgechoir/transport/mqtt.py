@@ -22,7 +22,13 @@ from types import TracebackType
 from typing import Final, Self
 
 from edgechoir.errors import LinkError, LocalError, OperatorError
-from edgechoir.transport.connection import Connection, Handlers, MqttSettings, ProtocolRefusedError
+from edgechoir.transport.connection import (
+    SESSION_EXPIRY,
+    Connection,
+    Handlers,
+    MqttSettings,
+    ProtocolRefusedError,
+)
 from edgechoir.transport.inbox import Arrival, Inbox
 from edgechoir.transport.link import Counters, LinkState, Message, Priority, StateFeed, Will
 from edgechoir.transport.outgoing import Outgoing, Publish
@@ -155,6 +161,11 @@ class MqttLink:
             if self._connection and not self._inbox.flooded:
                 self._connection.resume_reading()
             yield message
+
+    async def reopen(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.say_goodbye(FAREWELL, session=SESSION_EXPIRY)
 
     def _check_open(self) -> None:
         if self._keeper is None or self._keeper.done():
