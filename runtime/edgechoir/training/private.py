@@ -1,4 +1,4 @@
-"""Example-level privacy on the device: DP-SGD, one gradient for each row, clipped, summed and noisy.
+"""Example-level privacy on the device: DP-SGD, a gradient for each row, clipped, summed and noisy.
 
 Abadi et al. 2016 (CCS, "Deep Learning with Differential Privacy", algorithm 1): every row is in a
 step by chance (Poisson sampling, from the operating system's entropy), its gradient is clipped to a
@@ -67,7 +67,7 @@ def private_sum(
     sensitivity = STEPS + d**0.5 / 2
     drawn = discrete_gaussian(noise * sensitivity, d, uniform)
     noisy = (total + torch.from_numpy(drawn.astype(np.float64))) * step
-    parts = noisy.float().split([tensor.numel() for tensor in held.values()])
+    parts = torch.split(noisy.float(), [tensor.numel() for tensor in held.values()])
     return {name: part.view(held[name].shape) for name, part in zip(held, parts, strict=True)}
 
 
