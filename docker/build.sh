@@ -4,8 +4,13 @@
 #
 # ENGINE is docker, podman or buildah (the first that is there). BASE is the base image, PLATFORM the
 # machine to build for (linux/amd64, linux/arm64), PREFIX and TAG name the result:
-# ${PREFIX}edgechoir-device:$TAG. BUILD_OPTIONS goes to the engine as it is.
+# ${PREFIX}edgechoir-device:$TAG. WHEELHOUSE is another place of the wheels; BUILD_OPTIONS goes to the
+# engine as it is.
 set -eu
+wheels=$(cd "${WHEELHOUSE:-$(dirname "$0")/wheelhouse}" && pwd) || {
+    echo "build: no wheels yet; run: sh docker/wheelhouse.sh" >&2
+    exit 1
+}
 cd "$(dirname "$0")"
 engine=${ENGINE:-}
 for candidate in docker podman buildah; do
@@ -18,7 +23,7 @@ linux/amd64 | linux/x86_64) arch=amd64 ;;
 linux/arm64 | linux/aarch64) arch=arm64 ;;
 *) echo "build: PLATFORM is '$PLATFORM'; there are images for linux/amd64 and linux/arm64" >&2; exit 2 ;;
 esac
-if [ ! -e "wheelhouse/$arch/own/SHA256SUMS" ]; then
+if [ ! -e "$wheels/$arch/own/SHA256SUMS" ]; then
     echo "build: no wheels for $arch; run: PLATFORM=linux/$arch sh docker/wheelhouse.sh" >&2
     exit 1
 fi
@@ -40,6 +45,6 @@ for target in ${*:-tier mosquitto device trainer}; do
     SOURCE_DATE_EPOCH=$epoch $build ${BUILD_OPTIONS:-} ${BASE:+--build-arg "BASE=$BASE"} \
         ${PLATFORM:+--platform "$PLATFORM"} \
         --build-arg "VERSION=$version" --build-arg "REVISION=$revision" \
-        --file Dockerfile --target "$target" --tag "$name" "wheelhouse/$arch"
+        --file Dockerfile --target "$target" --tag "$name" "$wheels/$arch"
     echo "build: $name"
 done
