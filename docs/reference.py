@@ -56,12 +56,12 @@ def config_page() -> str:
             found.setdefault((name, section), []).append(tier)
     lines = ["# Configuration", "", NOTE, "", *CONFIG_HEAD.splitlines()]
     for (name, section), tiers in found.items():
-        source = section.model_fields.get("source")
+        tag = section.model_fields.get(section.TAG)
         title = f"`[{name}]`" if name else f"Top of the file: {tiers[0]}"
         if section is Stage:
             title = f"`[[{name}]]`"
-        if source:
-            title += f" with `source = {toml(source.default)}`"
+        if tag:
+            title += f" with `{section.TAG} = {toml(tag.default)}`"
         lines += ["", f"## {title}", "", str(section.__doc__)]
         if name:
             lines += ["", f"Tiers: {', '.join(tiers)}."]

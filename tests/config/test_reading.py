@@ -136,6 +136,30 @@ def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
             "and this is one of device; remove it",
         ),
         (
+            CLOUD + '[rule]\nname = "fedadams"\n',
+            'choir.toml:7: rule.name is "fedadams" (did you mean fedadam?); allowed: "fedavg", '
+            '"fedavgm", "fedadam", "fedyogi", "fedadagrad", "fedprox"',
+        ),
+        (
+            CLOUD + "[rule]\nrate = 2.0\n",
+            'choir.toml:6: [rule] lacks the key name; allowed: "fedavg", "fedavgm", "fedadam", '
+            '"fedyogi", "fedadagrad", "fedprox"',
+        ),
+        (
+            CLOUD + '[rule]\nname = "fedavgm"\nmomentum = 1\n',
+            "choir.toml:8: rule.momentum is 1; allowed: a number from 0",
+        ),
+        (
+            CLOUD + '[training]\nproximal = 1\n[rule]\nname = "fedprox"\n',
+            "choir.toml: rule fedprox: it has a proximal term already, mu: leave "
+            "training.proximal out",
+        ),
+        (
+            CLOUD + '[training]\nschedule = "cosine"\n',
+            'choir.toml: training.schedule is "cosine", which falls until the last round: '
+            "set rounds.rounds",
+        ),
+        (
             CLOUD.replace("[model]", 'parent = "x"\n[model]'),
             "choir.toml:4: parent belongs to the configuration of device, node, edge-cloud, "
             "and this is one of cloud; remove it",

@@ -4,7 +4,7 @@ Sections that differ between tiers have one class for each. `tiers.py` says whic
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,9 @@ from edgechoir.types import member_id
 
 class Section(BaseModel):
     """A table of the file: unknown keys are refused, and values are not converted."""
+
+    TAG: ClassVar[str] = ""
+    """The key that says which of several kinds of table this is, where there are several."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
@@ -166,6 +169,33 @@ class CloudTraining(Section):
     )
     batch_size: int = Field(default=32, ge=1, le=4096, description="Samples in one step.")
     learning_rate: float = Field(default=0.05, gt=0, le=10, description="Step size.")
+    schedule: Literal["constant", "cosine", "step"] = Field(
+        default="constant",
+        description="How the step size changes over the rounds: not, down to nothing at the last "
+        "of `rounds.rounds` along a cosine, or by `decay` every `decay_every` rounds.",
+    )
+    decay: float = Field(default=0.5, gt=0, lt=1, description="Factor of the schedule step.")
+    decay_every: int = Field(default=10, ge=1, description="Rounds between two of its falls.")
+    momentum: float = Field(
+        default=0.0, ge=0, lt=1, description="Of a device's steps, within a round."
+    )
+    weight_decay: float = Field(
+        default=0.0, ge=0, le=10, description="Weight of the L2 penalty on a device."
+    )
+    max_gradient_norm: float = Field(
+        default=0.0, ge=0, le=1e6, description="A step's gradient is cut to this norm; 0: never."
+    )
+    proximal: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="Weight of the pull towards the global model (FedProx's mu), under any rule.",
+    )
+
+    def local(self) -> dict[str, float]:
+        """What goes into the task of each training round."""
+        names = {"momentum", "weight_decay", "max_gradient_norm", "proximal"}
+        return {name: value for name, value in self.model_dump(include=names).items() if value}
 
 
 class CloudUpdate(Section):
@@ -176,6 +206,12 @@ class CloudUpdate(Section):
     )
     max_samples: int = Field(
         default=1000, ge=1, le=1_000_000, description="Weight of one update at most, in samples."
+    )
+    max_norm: float = Field(
+        default=0.0,
+        ge=0,
+        le=1e6,
+        description="Devices scale a longer update down to this L2 norm; 0: they do not.",
     )
 
     ring_bits: Literal[16, 32] = Field(

@@ -1,7 +1,7 @@
 """The sections of a device's configuration from the sensor to the model."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, Strict, model_validator
 
@@ -65,6 +65,8 @@ class Store(Section):
 
 class Sensor(Section):
     """What every source of samples has."""
+
+    TAG: ClassVar[str] = "source"
 
     check: Check = Check()
     store: Store = Store()

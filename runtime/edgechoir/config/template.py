@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from edgechoir.config.describe import allowed, variants
+from edgechoir.config.describe import allowed, tag_key, variants
 from edgechoir.config.reading import parse
 from edgechoir.config.sections import Section
 from edgechoir.config.sensor import Stage
@@ -72,7 +72,7 @@ def _table(name: str, field: FieldInfo, value: Any, path: tuple[str, ...]) -> It
             yield ""
         return
     given: Values = value or {}
-    tag = str(given.get("source", next(iter(choices))))
+    tag = str(given.get(tag_key(field.annotation), next(iter(choices))))
     section = choices.get(tag, next(iter(choices.values())))
     yield f"# {section.__doc__}"
     off = field.default is None and value is None

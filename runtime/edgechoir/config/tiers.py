@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, Strict, model_validator
 
-from edgechoir.config.rules import AnyRule, FedAvgRule
+from edgechoir.config.rules import AnyRule, FedAvgRule, misfit
 from edgechoir.config.sections import (
     AuditLog,
     Broker,
@@ -64,6 +64,17 @@ class CloudConfig(Section):
     update: CloudUpdate = CloudUpdate()
     audit: AuditLog = AuditLog()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _check_rule(self) -> Self:
+        if self.training.schedule == "cosine" and self.rounds.rounds is None:
+            raise ValueError(
+                'training.schedule is "cosine", which falls until the last round: set rounds.rounds'
+            )
+        why = misfit(self.rule, self.training, self.update)
+        if why:
+            raise ValueError(f"rule {self.rule.name}: {why}")
+        return self
 
 
 class Child(Section):

@@ -7,15 +7,17 @@ ends at `rounds` done, at `target_accuracy`, or when the loss has not fallen by 
 `patience` rounds.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from edgechoir import wire
 from edgechoir.errors import BadUpdate
 from edgechoir.learning.fixed_point import Total
+from edgechoir.learning.rates import Rates
 from edgechoir.learning.rules.fedavg import FedAvg
 from edgechoir.learning.rules.rule import Rule
 from edgechoir.learning.state import State, digest, digest_of, to_bytes
-from edgechoir.learning.task import Task
+from edgechoir.learning.task import Option, Task
 from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import Membership, Order, RoundDone, RoundFailed, Tick
 
@@ -29,7 +31,8 @@ TRIES = 3
 @dataclass(frozen=True, slots=True)
 class Course:
     """What the operator asks of a run. Times in seconds; a model that does not classify has no
-    accuracy."""
+    accuracy. `rates` is how `learning_rate` changes over the rounds, `local` what goes into the
+    task of every training round beside the rule's own options."""
 
     rounds: int = 30
     deadline: float = 60.0
@@ -40,6 +43,8 @@ class Course:
     epochs: int = 1
     batch_size: int = 32
     learning_rate: float = 0.05
+    rates: Rates = field(default_factory=Rates)
+    local: Mapping[str, Option] = field(default_factory=dict)
     clip: float = 1.0
     max_samples: int = 10_000
     bits: int = 32
@@ -160,9 +165,10 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
         s = replace(s, asking=s.asked[0], asked=s.asked[1:], tries=0)
     following = s.round + 1
     s = replace(s, round=following, ordered=following, running=True, began=now, wake=None)
+    work = s.rule.task()
     ask = s.asking or Ask(
         "",
-        s.rule.task(),
+        replace(work, options={**course.local, **work.options}),
         s.rule.coordinates(len(s.state.weights)),
         course.clip,
         course.max_samples,
@@ -180,7 +186,7 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
         bits=ask.bits,
         epochs=course.epochs,
         batch_size=course.batch_size,
-        learning_rate=course.learning_rate,
+        learning_rate=course.learning_rate * course.rates.part(s.done),
         seed=course.seed + s.round,
         deadline=course.deadline,
     )

@@ -8,6 +8,7 @@ import numpy as np
 from edgechoir.bundle.load import load_bundle
 from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
 from edgechoir.errors import OperatorError
+from edgechoir.learning.rates import Rates
 from edgechoir.learning.rules.choose import make_rule
 from edgechoir.learning.state import State
 from edgechoir.rounds.schedule import Course, Schedule
@@ -57,6 +58,10 @@ def _schedule(config: CloudConfig, versions: ModelVersions) -> Schedule:
         epochs=training.epochs,
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
+        rates=Rates(
+            training.schedule, rounds.rounds or FOREVER, training.decay_every, training.decay
+        ),
+        local={**training.local(), **({"max_norm": update.max_norm} if update.max_norm else {})},
         clip=update.clip,
         max_samples=update.max_samples,
         bits=update.ring_bits,

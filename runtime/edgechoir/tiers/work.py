@@ -14,6 +14,7 @@ from edgechoir import wire
 from edgechoir.bundle.load import Bundle
 from edgechoir.bundle.manifest import Targets
 from edgechoir.errors import PolicyViolation, TrainingError
+from edgechoir.learning.bound import cut_to
 from edgechoir.learning.fixed_point import Figures
 from edgechoir.learning.task import TRAIN, Task, read_task
 from edgechoir.tiers.models import Held
@@ -75,9 +76,30 @@ async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
     if not len(x):
         raise TrainingError("no samples are stored")
     figures = await measure(desk, trainer)
-    fit = FitPlan(plan.epochs, plan.batch_size, plan.learning_rate, plan.seed)
-    update = await trainer.fit(desk.held.weights, x, y, fit, deadline=plan.deadline)
-    return Piece(update.delta, update.n, figures)
+    update = await trainer.fit(
+        desk.held.weights, x, y, fit_plan(plan, task), deadline=plan.deadline
+    )
+    return Piece(bounded(update.delta, task), update.n, figures)
+
+
+def fit_plan(plan: wire.Plan, task: Task) -> FitPlan:
+    """How to train. Raises Malformed."""
+    return FitPlan(
+        plan.epochs,
+        plan.batch_size,
+        plan.learning_rate,
+        plan.seed,
+        task.get("momentum", 0.0),
+        task.get("weight_decay", 0.0),
+        task.get("max_gradient_norm", 0.0),
+        task.get("proximal", 0.0),
+    )
+
+
+def bounded(delta: Floats, task: Task) -> Floats:
+    """delta [d], scaled down to the L2 norm that the task allows. Raises Malformed, BadUpdate."""
+    most = task.get("max_norm", 0.0)
+    return cut_to(delta, most) if most > 0 else delta
 
 
 async def measure(desk: Desk, trainer: Learner) -> Figures:

@@ -4,12 +4,24 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from edgechoir.errors import OperatorError
+from edgechoir.learning.rules.fedadagrad import fedadagrad
+from edgechoir.learning.rules.fedadam import fedadam
 from edgechoir.learning.rules.fedavg import FedAvg
+from edgechoir.learning.rules.fedavgm import FedAvgM
+from edgechoir.learning.rules.fedprox import fedprox
+from edgechoir.learning.rules.fedyogi import fedyogi
 from edgechoir.learning.rules.rule import Rule
 
 MEMORY: Final = "rule:"
 """Begins the names of what a rule remembers, where it is stored beside the model."""
-RULES: Final[dict[str, Callable[..., Rule]]] = {"fedavg": FedAvg}
+RULES: Final[dict[str, Callable[..., Rule]]] = {
+    "fedavg": FedAvg,
+    "fedavgm": FedAvgM,
+    "fedadam": fedadam,
+    "fedyogi": fedyogi,
+    "fedadagrad": fedadagrad,
+    "fedprox": fedprox,
+}
 
 
 def make_rule(name: str, options: Mapping[str, Any]) -> Rule:

@@ -9,25 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from edgechoir.learning.fixed_point import Total
-from edgechoir.learning.rules.rule import finite
+from edgechoir.learning.rules.rule import Training, finite
 from edgechoir.learning.state import State
-from edgechoir.learning.task import TRAIN, Task
 from edgechoir.types import Floats
 
 
 @dataclass(frozen=True, slots=True)
-class FedAvg:
+class FedAvg(Training):
     """The weighted mean of the updates, nothing remembered."""
 
     rate: float = 1.0
-
-    def task(self) -> Task:
-        """Plain training."""
-        return Task(TRAIN)
-
-    def coordinates(self, d: int) -> int:
-        """One for each parameter."""
-        return d
 
     def following(self, state: State, total: Total) -> tuple[Self, State]:
         """w + rate * mean update. Raises BadUpdate."""

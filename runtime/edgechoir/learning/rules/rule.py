@@ -6,15 +6,19 @@ nothing else, so it works on masked sums through any number of tiers.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from edgechoir.errors import BadUpdate
 from edgechoir.learning.fixed_point import Total
 from edgechoir.learning.state import State
-from edgechoir.learning.task import Task
+from edgechoir.learning.task import TRAIN, Option, Task
 from edgechoir.types import Floats
+
+Doubles = npt.NDArray[np.float64]
 
 
 class Rule(Protocol):
@@ -36,7 +40,25 @@ class Rule(Protocol):
         """This rule, going on from what it remembered. Names it does not know are left out."""
 
 
-def finite(weights: Floats, step: Floats) -> Floats:
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What the rules have in common whose devices train and send their update, nothing else.
+
+    `local` holds options of the task: what a device's objective has beside the loss.
+    """
+
+    local: Mapping[str, Option] = field(default_factory=dict, kw_only=True)
+
+    def task(self) -> Task:
+        """Training."""
+        return Task(TRAIN, self.local)
+
+    def coordinates(self, d: int) -> int:
+        """One for each parameter."""
+        return d
+
+
+def finite(weights: Floats | Doubles, step: Floats | Doubles | float = 0.0) -> Floats:
     """weights + step [d] as float32. Raises BadUpdate for a result that is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         following = (weights.astype(np.float64) + step).astype(np.float32)
