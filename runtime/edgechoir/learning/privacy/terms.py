@@ -20,8 +20,12 @@ from edgechoir.learning.fixed_point import Encoding, Figures
 from edgechoir.learning.privacy.budget import cost
 from edgechoir.learning.privacy.clipping import clip_norm
 from edgechoir.learning.privacy.noise import Uniform, discrete_gaussian
+from edgechoir.learning.task import Task
 from edgechoir.types import Floats, Ring
 
+BOUND: Final = "private_bound"
+NOISE: Final = "private_noise"
+"""Options of a task whose round is private."""
 EXTRAS: Final = 2
 """Coordinates behind those of the update: within the bound, and the accuracy."""
 _WEIGHT: Final = 0.5
@@ -76,6 +80,13 @@ class Terms:
             return cost(self.sensitivity(encoding), sigma, honest, encoding.dimension)
         except LocalError as error:
             raise BadUpdate(str(error)) from None
+
+
+def terms_of(task: Task) -> Terms | None:
+    """The terms of a task; None where its round is not private. Raises Malformed, BadUpdate."""
+    if BOUND not in task.options and NOISE not in task.options:
+        return None
+    return Terms(task.get(BOUND, 0.0), task.get(NOISE, 0.0))
 
 
 def protect(
