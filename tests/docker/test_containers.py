@@ -124,7 +124,9 @@ class Federation:
 
 def build(wheels: Path, tag: str, *targets: str, options: str = "") -> None:
     call(
-        *("sh", ROOT / "docker/build.sh", *targets),
+        "sh",
+        ROOT / "docker/build.sh",
+        *targets,
         seconds=500,
         ENGINE="buildah",
         BASE=str(BASE),

@@ -254,10 +254,10 @@ class CloudPrivacy(Section):
     """Client-level privacy: every device clips its update and adds noise before it masks."""
 
     noise: float = Field(
+        default=1.0,
         gt=0.01,
         le=100,
         description="Deviation of the honest survivors' noise, in units of one clipped update.",
-        examples=[1.0],
     )
     bound: float = Field(
         default=1.0, gt=0, le=1e6, description="The L2 norm that updates are clipped to at first."
