@@ -1,9 +1,9 @@
 """Who may read and write which topic, derived from the registry; nobody configures it by hand.
 
 Every member may write below its own `<tier>/<member>/` and nowhere else. It reads what is meant
-for it (`up/<own id>`, `down/<own id>`), what parents hand out (`plan`, `roster`, `model`) and
-every `status`. A monitor reads `status`, `metrics` and `predictions`, and writes nothing. Who is
-not in the list may do nothing.
+for it (`up/<own id>`, `down/<own id>`), what parents hand out (`plan`, `roster`, `model`,
+`revoked`) and every `status`. A monitor reads `status`, `metrics` and `predictions`, and writes
+nothing. Who is not in the list may do nothing.
 
 The rules keep honest members apart and a broken one from flooding its neighbours. They are not
 what secrecy or authenticity rest on: those are in the payloads.
@@ -19,7 +19,7 @@ from edgechoir.types import Address, MemberId
 ROOT: Final = "edgechoir/v1"
 Action = Literal["read", "write", "subscribe"]
 
-_HANDED_OUT: Final = ("plan/#", "roster/#", "model/#")
+_HANDED_OUT: Final = ("plan/#", "roster/#", "model/#", "revoked/#")
 _FOR_PEOPLE: Final = ("status", "metrics", "predictions")
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, Strict, StringConstraints, model_validator
 
 from edgechoir.config.rules import AnyRule, FedAvgRule, misfit
 from edgechoir.config.sections import (
@@ -33,6 +33,14 @@ Member = Annotated[
 ]
 State = Annotated[Place, Field(description="Directory for what must survive a restart.")]
 Identity = Annotated[Place, Field(description="Directory with member.key, member.crt and ca.crt.")]
+EnrolmentUrl = Annotated[
+    Annotated[str, StringConstraints(max_length=256, pattern=r"^https://[^\s/]+(/[^\s]*)?$")]
+    | None,
+    Field(
+        description="Where the certificate renews itself, if not where the member was enrolled.",
+        examples=["https://ca.plant.lan:8884"],
+    ),
+]
 
 
 class MonitorConfig(Section):
@@ -58,6 +66,7 @@ class CloudConfig(Section):
     member: Member = Field(examples=["cloud"])
     state: State = Path("state")
     identity: Identity = Path("identity")
+    enrolment_url: EnrolmentUrl = None
     broker: Broker = Broker()
     model: Model
     rounds: CloudRounds = CloudRounds()
@@ -91,6 +100,7 @@ class Child(Section):
     )
     state: State = Path("state")
     identity: Identity = Path("identity")
+    enrolment_url: EnrolmentUrl = None
     broker: Broker = Broker()
 
     @model_validator(mode="after")

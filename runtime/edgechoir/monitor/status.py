@@ -98,6 +98,17 @@ class SpoolStatus(Part):
     commits: Count | None = Field(default=None, description="Writes to the disk since the start.")
 
 
+class CertificateStatus(Part):
+    """The member's certificate, and the list of revoked ones that it goes by."""
+
+    not_after: Seconds = Field(description="When it ends, unix seconds.")
+    renewal: Line | None = Field(
+        default=None, description="When it is due, or why it failed; none without an endpoint."
+    )
+    revoked: bool = Field(default=False, description="It is itself in the list.")
+    revocations: Count | None = Field(default=None, description="The number of that list.")
+
+
 class AuditStatus(Part):
     """The member's audit log. Who keeps `head` can tell later that the log's end was taken off."""
 
@@ -140,6 +151,7 @@ class Status(Document):
     )
     broker: BrokerStatus | None = None
     spool: SpoolStatus | None = None
+    certificate: CertificateStatus | None = None
     audit: AuditStatus | None = None
     health: Health | None = None
 

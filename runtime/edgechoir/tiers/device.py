@@ -18,7 +18,6 @@ import numpy as np
 
 from edgechoir import wire
 from edgechoir.bundle.load import Bundle
-from edgechoir.bundle.manifest import preparation
 from edgechoir.config.tiers import DeviceConfig
 from edgechoir.errors import (
     BadModel,
@@ -27,6 +26,7 @@ from edgechoir.errors import (
     RemoteError,
     TrainingError,
 )
+from edgechoir.inference.candidate import fingerprint
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
 from edgechoir.learning.state import State, digest_of
@@ -34,7 +34,7 @@ from edgechoir.monitor.records import PredictionRecord
 from edgechoir.pipeline.declare import build_operators
 from edgechoir.pipeline.run import Pipeline
 from edgechoir.pipeline.sample import Check, Sample
-from edgechoir.pipeline.sink import Answer
+from edgechoir.pipeline.sink import Answer, Sink
 from edgechoir.pipeline.sinks.callback import CallbackSink
 from edgechoir.rounds.endpoint import ModelArrived, Outcome
 from edgechoir.rounds.events import (
@@ -52,10 +52,13 @@ from edgechoir.tiers.contribution import contribution, cost_of, private_terms
 from edgechoir.tiers.host import Host
 from edgechoir.tiers.ledger import Ledger
 from edgechoir.tiers.models import Held, keep, latest, read_model
+from edgechoir.tiers.recent import Recent
 from edgechoir.tiers.sensor import make_source
+from edgechoir.tiers.statistics import preparation_of
 from edgechoir.tiers.trace import Trace
 from edgechoir.tiers.work import Desk, do
 from edgechoir.training.trainer import Trainer, available
+from edgechoir.types import Floats
 
 log: Final = logging.getLogger(__name__)
 
@@ -82,13 +85,16 @@ class Device:
             self._held.version,
             shape=bundle.manifest.input_shape,
             output=Output.LOGITS if classes else Output.VALUES,
-            prepare=preparation(bundle.manifest),
+            prepare=preparation_of(bundle.manifest, self._held.aux),
+        )
+        self._recent = Recent(
+            config.predictions.recent, bundle.manifest.input_shape, len(bundle.manifest.outputs)
         )
         self.pipeline = Pipeline(
             make_source(config.sensor),
             build_operators([{"op": s.op, **s.arguments} for s in config.pipeline]),
             self.predictor,
-            [CallbackSink("publish", self._publish)] if config.predictions.publish else [],
+            self._sinks(),
             self._store,
             check=_check_of(config, bundle),
         )
@@ -108,6 +114,14 @@ class Device:
         self._enough = asyncio.Event()
         if self._has_enough():
             self._enough.set()
+
+    def _sinks(self) -> list[Sink]:
+        sinks: list[Sink] = []
+        if self.config.predictions.publish:
+            sinks.append(CallbackSink("publish", self._publish))
+        if self.config.predictions.recent:
+            sinks.append(self._recent)
+        return sinks
 
     # ---- the stream
 
@@ -213,7 +227,14 @@ class Device:
         self._job = self.host.spawn(self._work(plan), f"round {plan.round}")
 
     async def _work(self, plan: wire.Plan) -> None:
-        desk = Desk(self._bundle, self._held, self._samples, self._trainer)
+        desk = Desk(
+            self._bundle,
+            self._held,
+            self._samples,
+            self._trainer,
+            self._answer,
+            self._recent.arrays if self.config.predictions.recent else None,
+        )
         try:
             rho, honest = self._cost(plan)
             self.ledger.check(rho)
@@ -236,6 +257,10 @@ class Device:
         terms = private_terms(plan)
         return None if terms is None else cost_of(plan, terms, honest), honest
 
+    def _answer(self, x: Floats) -> Floats:
+        """The live model's outputs [n, k] for raw samples x [n, ...]."""
+        return np.stack([one.values for one in self.predictor.predict_batch(x)])
+
     async def _exchange(self, model: wire.Model) -> None:
         """Put a newer global model in the place of the one that answers, or refuse it."""
         async with self._swap:
@@ -244,7 +269,11 @@ class Device:
                 if held is None:
                     return
                 candidate = await asyncio.to_thread(
-                    self.predictor.stage, held.weights, held.version, held.digest
+                    self.predictor.stage,
+                    held.weights,
+                    held.version,
+                    fingerprint(held.weights),
+                    preparation_of(self._bundle.manifest, held.aux),
                 )
                 await self._keep(held)
             except RemoteError as error:
