@@ -9,11 +9,13 @@ from edgechoir.config.rules import AnyRule, FedAvgRule, misfit
 from edgechoir.config.sections import (
     AuditLog,
     Broker,
+    CloudPrivacy,
     CloudRounds,
     CloudTraining,
     CloudUpdate,
     DeviceTraining,
     Log,
+    MemberPrivacy,
     MemberUpdate,
     Model,
     Name,
@@ -71,6 +73,7 @@ class CloudConfig(Section):
     training: CloudTraining = CloudTraining()
     rule: AnyRule = FedAvgRule()
     update: CloudUpdate = CloudUpdate()
+    privacy: CloudPrivacy | None = None
     audit: AuditLog = AuditLog()
     log: Log = Log()
 
@@ -155,6 +158,7 @@ class DeviceConfig(Child):
     )
     training: DeviceTraining = DeviceTraining()
     update: MemberUpdate = MemberUpdate()
+    privacy: MemberPrivacy = MemberPrivacy()
     predictions: Predictions = Predictions()
     audit: AuditLog = AuditLog()
     log: Log = Log()
