@@ -9,11 +9,13 @@ from edgechoir.config.rules import AnyRule, FedAvgRule, misfit
 from edgechoir.config.sections import (
     AuditLog,
     Broker,
+    CloudPrivacy,
     CloudRounds,
     CloudTraining,
     CloudUpdate,
     DeviceTraining,
     Log,
+    MemberPrivacy,
     MemberUpdate,
     Model,
     Name,
@@ -72,6 +74,7 @@ class CloudConfig(Section):
     training: CloudTraining = CloudTraining()
     rule: AnyRule = FedAvgRule()
     update: CloudUpdate = CloudUpdate()
+    privacy: CloudPrivacy | None = None
     audit: AuditLog = AuditLog()
     log: Log = Log()
 
@@ -168,6 +171,7 @@ class DeviceConfig(Child):
     labels: Labels = Labels()
     training: DeviceTraining = DeviceTraining()
     update: MemberUpdate = MemberUpdate()
+    privacy: MemberPrivacy = MemberPrivacy()
     predictions: Predictions = Predictions()
     audit: AuditLog = AuditLog()
     log: Log = Log()

@@ -79,6 +79,16 @@ class TrainingStatus(Part):
     seconds: Reading = Field(default=None, description="How long the last training took.")
 
 
+class PrivacyStatus(Part):
+    """What a device has given of its privacy; at the root, one that was in every round."""
+
+    epsilon: Reading = Field(default=None, description="Given so far, at `delta`.")
+    delta: Reading = None
+    max_epsilon: Reading = Field(default=None, description="Where it ends.")
+    required: bool = Field(default=False, description="Are rounds without noise refused?")
+    rounds: Count = Field(default=0, description="Rounds with noise so far.")
+
+
 class BrokerStatus(Part):
     """The connection to the broker."""
 
@@ -150,6 +160,7 @@ class Status(Document):
     pipeline: Annotated[tuple[StepStatus, ...], Strict(False), Field(max_length=64)] | None = Field(
         default=None, description="Sources, steps and sinks of a device, in order."
     )
+    privacy: PrivacyStatus | None = None
     drops: Annotated[dict[Line, Count], Field(max_length=64)] = Field(
         default={}, description="What was refused, counted by reason."
     )

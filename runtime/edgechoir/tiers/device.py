@@ -36,7 +36,6 @@ from edgechoir.pipeline.sample import Sample
 from edgechoir.pipeline.sink import Sink
 from edgechoir.pipeline.sinks.callback import CallbackSink
 from edgechoir.rounds.endpoint import ModelArrived, Outcome
-from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import (
     Abandon,
     Begin,
@@ -45,10 +44,12 @@ from edgechoir.rounds.events import (
     NoContribution,
     Work,
 )
-from edgechoir.secagg.pads import uniform
+from edgechoir.rounds.participant import honest_survivors
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.versions import ModelVersions
+from edgechoir.tiers.contribution import contribution, cost_of, private_terms
 from edgechoir.tiers.host import Host
+from edgechoir.tiers.ledger import Ledger
 from edgechoir.tiers.models import Held, keep, latest, read_model
 from edgechoir.tiers.recent import Recent
 from edgechoir.tiers.statistics import preparation_of
@@ -99,6 +100,7 @@ class Device:
             if self._trains
             else None
         )
+        self.ledger: Ledger
         self._trace = None if config.trace is None else Trace(config.trace.directory)
         self._job: asyncio.Task[None] | None = None
         self._published = 0.0
@@ -232,10 +234,12 @@ class Device:
             self._recent.arrays if self.config.predictions.recent else None,
         )
         try:
+            rho, honest = self._cost(plan)
+            self.ledger.check(rho)
             piece = await do(desk, plan)
-            encoding = encoding_of(plan)
-            noise = uniform(os.urandom(32), plan.dimension)
-            vector = encoding.encode(piece.vector, piece.n, piece.figures, noise)
+            vector = contribution(plan, piece, honest, os.urandom)
+            if rho is not None:
+                await asyncio.to_thread(self.ledger.charge, rho)
         except (TrainingError, RemoteError) as error:
             log.warning("round %d: %s", plan.round, error)
             self.host.happen(NoContribution(plan.round, str(error)))
@@ -243,6 +247,13 @@ class Device:
         if self._trace is not None:
             self._trace.write("true", str(self.config.member), vector)
         self.host.happen(Contribution(plan.round, vector))
+
+    def _cost(self, plan: wire.Plan) -> tuple[float | None, int]:
+        """rho of taking part, None for a round without noise, and how many are honest."""
+        up = self.host.endpoint.joint.up
+        honest = 0 if up is None else honest_survivors(up, plan)
+        terms = private_terms(plan)
+        return None if terms is None else cost_of(plan, terms, honest), honest
 
     def _answer(self, x: Floats) -> Floats:
         """The live model's outputs [n, k] for raw samples x [n, ...]."""
@@ -326,6 +337,7 @@ class Device:
                 }
                 for row in self.pipeline.rows()[:MAX_ROWS]
             ],
+            "privacy": self.ledger.describe(),
             "training": {
                 "available": self._trains,
                 **self._training(),
