@@ -19,10 +19,10 @@ from typing import Final
 
 import numpy as np
 
+from bench.brokers import broker
 from bench.figures import Figure, in_turn, quantile
 from bench.inference import predictor_of, raw_call
 from bench.memory import memory
-from bench.transport import broker
 from edgechoir.bundle.load import load_bundle
 from edgechoir.bundle.manifest import preparation
 from edgechoir.demo.show import bundle_path
@@ -62,8 +62,8 @@ def measure() -> list[Figure]:
     )
     whole, plain = in_turn(TURNS, lambda: _pipeline(samples), _plain(samples))
     waits = _paced(samples)
-    with tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as port:
-        over_mqtt = asyncio.run(_over_mqtt(port, Path(folder)))
+    with tempfile.TemporaryDirectory() as folder, broker(Path(folder)) as served:
+        over_mqtt = asyncio.run(_over_mqtt(served.plain))
     return [
         Figure("three steps that do nothing", trivial, "us/event", "us, generators", loop),
         Figure("scale, range, scale: one by one", real, "us/event"),
@@ -211,7 +211,7 @@ def _paced(samples: Sequence[Sample]) -> list[float]:
 # ---- from a broker to a broker
 
 
-async def _over_mqtt(port: int, folder: Path) -> list[Figure]:
+async def _over_mqtt(port: int) -> list[Figure]:
     """Milliseconds from a message at the broker to its answer, beside the broker alone."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.mqtt_pipeline", str(port), stdout=subprocess.PIPE
