@@ -37,6 +37,11 @@ CLOUD = 'federation = "digits"\ntier = "cloud"\nmember = "cloud"\n[model]\nbundl
 NODE = 'federation = "digits"\ntier = "node"\nmember = "n"\nparent = "cloud"\n'
 ALL_RULES = ", ".join(f'"{name}"' for name in RULES)
 
+SOURCES = (
+    '"replay", "python", "mqtt", "http", "webhook", "serial", "iio", "gpio", "camera", "system", '
+    '"generator"'
+)
+
 
 def refusal(text: str) -> str:
     with pytest.raises(ConfigError) as caught:
@@ -165,6 +170,11 @@ def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
             "update.ring_bits = 32",
         ),
         (
+            CLOUD + '[privacy]\nnoise = 1.0\n[rule]\nname = "scaffold"\n',
+            "choir.toml: rule scaffold: its devices send more than an update, which the noise "
+            "does not cover: leave [privacy] out",
+        ),
+        (
             CLOUD + '[training]\nschedule = "cosine"\n',
             'choir.toml: training.schedule is "cosine", which falls until the last round: '
             "set rounds.rounds",
@@ -191,12 +201,11 @@ def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
         ),
         (
             DEVICE.replace('"replay"', '"reply"'),
-            'choir.toml:10: sensor.source is "reply" (did you mean replay?); '
-            'allowed: "replay", "python", "mqtt"',
+            f'choir.toml:10: sensor.source is "reply" (did you mean replay?); allowed: {SOURCES}',
         ),
         (
             DEVICE.replace('source = "replay"\n', ""),
-            'choir.toml:9: [sensor] lacks the key source; allowed: "replay", "python", "mqtt"',
+            f"choir.toml:9: [sensor] lacks the key source; allowed: {SOURCES}",
         ),
         (
             DEVICE.replace('"dev-01"', '"Dev 1"'),
@@ -209,7 +218,7 @@ def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
         ),
         (
             DEVICE + "[[pipeline]]\nop = 'a'\n[[pipeline]]\nopp = 'b'\n",
-            "choir.toml:14: [pipeline[1]] lacks the key op: name of the operator",
+            "choir.toml:14: [pipeline[1]] lacks the key op: what it does",
         ),
         (
             CLOUD + "[rounds]\nmin_members = 9\nmax_members = 4\n",

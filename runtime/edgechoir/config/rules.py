@@ -14,6 +14,8 @@ class Rule(Section):
     """What every rule has."""
 
     TAG: ClassVar[str] = "name"
+    PRIVATE: ClassVar[bool] = True
+    """Whether noise on an update makes all that a device sends private."""
 
     def options(self, training: CloudTraining, update: CloudUpdate) -> dict[str, Any]:
         """What the rule is made with: its settings without the name, and what it has to know of
@@ -91,6 +93,8 @@ class FedProxRule(Rule):
 class ScaffoldRule(Rule):
     """Control variates: devices correct each step by how their data differ from all."""
 
+    PRIVATE: ClassVar[bool] = False
+
     name: Literal["scaffold"] = Field(default="scaffold", description="The rule.")
     rate: Rate = Field(default=1.0, description="The mean is multiplied by this.")
     leak: float = Field(
@@ -114,6 +118,8 @@ class ScaffoldRule(Rule):
 
 class FedNovaRule(Rule):
     """Updates count per step, so that devices with more data or epochs do not pull harder."""
+
+    PRIVATE: ClassVar[bool] = False
 
     name: Literal["fednova"] = Field(default="fednova", description="The rule.")
     rate: Rate = Field(default=1.0, description="The mean is multiplied by this.")

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgechoir.errors import BadUpdate
 from edgechoir.learning.fixed_point import Total
-from edgechoir.learning.rules.rule import finite
+from edgechoir.learning.rules.rule import Plain, finite
 from edgechoir.learning.state import State
 from edgechoir.learning.task import Task
 from edgechoir.types import Floats
@@ -25,7 +25,7 @@ FEDNOVA: Final = "fednova"
 
 
 @dataclass(frozen=True, slots=True)
-class FedNova:
+class FedNova(Plain):
     """`clip` is the round's; `unit` steps are what a normalised update is sent for, the fewest that
     a device can have taken; `most` is the largest tau there is (more counts as that)."""
 

@@ -25,7 +25,7 @@ from typing import Final, Self
 import numpy as np
 
 from edgechoir.learning.fixed_point import Total
-from edgechoir.learning.rules.rule import finite
+from edgechoir.learning.rules.rule import Plain, finite
 from edgechoir.learning.state import State
 from edgechoir.learning.task import Task
 from edgechoir.types import Floats
@@ -36,7 +36,7 @@ CONTROL: Final = "control"
 
 
 @dataclass(frozen=True, slots=True)
-class Scaffold:
+class Scaffold(Plain):
     """`scale` is what a change is multiplied by on the way, so that it fits the clip of an update:
     the rate of one step makes it as large as that step. `whole` is W."""
 
