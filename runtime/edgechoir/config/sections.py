@@ -169,6 +169,12 @@ class CloudTraining(Section):
     )
     batch_size: int = Field(default=32, ge=1, le=4096, description="Samples in one step.")
     learning_rate: float = Field(default=0.05, gt=0, le=10, description="Step size.")
+    normalise: bool = Field(
+        default=False,
+        description="Before the first round, two secure rounds find mean and deviation of every "
+        "column over all devices; training and inference then see (x - mean) / deviation, and the "
+        "mean where a value is missing.",
+    )
     schedule: Literal["constant", "cosine", "step"] = Field(
         default="constant",
         description="How the step size changes over the rounds: not, down to nothing at the last "
@@ -240,6 +246,13 @@ class Predictions(Section):
         gt=0,
         le=10_000,
         description="Predictions published a second; others are not sent.",
+    )
+    recent: int = Field(
+        default=1000,
+        ge=0,
+        le=1_000_000,
+        description="The latest samples and answers kept in memory, 8 MB at most, for questions "
+        "about drift; 0: none.",
     )
     keep_offline: bool = Field(
         default=False,

@@ -37,7 +37,7 @@ async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> Non
                 device.host = host
                 if outbox is not None:
                     keep = config.predictions.keep_hours * 3600
-                    host.spool = Spool(host.link, outbox, keep, time.time)
+                    host.spool = Spool(host.link, outbox, keep, time.time, time.monotonic)
                 async with fatal_is_plain():
                     await device.run()
         finally:
