@@ -1,6 +1,7 @@
 """Training in a round: the rows of this device, the plan's options, the figures of the model."""
 
 import asyncio
+from dataclasses import replace
 
 from edgechoir import wire
 from edgechoir.errors import TrainingError
@@ -22,8 +23,13 @@ async def fitted(
     x, y = await asyncio.to_thread(desk.samples.training_arrays)
     if not len(x):
         raise TrainingError("no samples are stored")
-    figures = await measure(desk, trainer)
     fit = fit_plan(plan, task)
+    if desk.examples is None:
+        figures = await measure(desk, trainer)
+    else:  # what is measured on single rows has no noise
+        clip, noise = desk.examples.clip, desk.examples.noise
+        figures, fit = Figures(), replace(fit, example_clip=clip, example_noise=noise)
+        await desk.examples.charge(len(x), fit, noise)
     w = desk.held.weights
     return await trainer.fit(w, x, y, fit, deadline=plan.deadline, **beside), figures
 
