@@ -10,6 +10,7 @@ from typing import Final
 
 from edgechoir.broker.federation import Federation
 from edgechoir.broker.mosquitto import mosquitto_files
+from edgechoir.broker.rabbitmq import rabbitmq_files
 from edgechoir.broker.settings import BrokerSettings
 from edgechoir.errors import OperatorError
 from edgechoir.fleet.files import PRIVATE, make_directory, write_atomic
@@ -30,6 +31,7 @@ def _bridge(settings: BrokerSettings, federation: Federation, place: Path) -> di
 MAKES: Final[Mapping[str, Make]] = {
     "mosquitto": _mosquitto,
     "bridge": _bridge,
+    "rabbitmq": rabbitmq_files,
 }
 
 
