@@ -1,6 +1,6 @@
 """The same fleet on RabbitMQ's MQTT plugin, which speaks MQTT 3.1.1 alone and has its own rules.
 
-Needs Debian's rabbitmq-server (3.10) or a later one; not among what the tests install by themselves.
+Needs Debian's rabbitmq-server (3.10) or a later one, which the tests do not install themselves.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def any_of(federation: str, filters: tuple[str, ...]) -> str:
 
 def _pattern(federation: str, topic_filter: str) -> str:
     levels = topic_filter.split("/")
-    parts = []
+    parts: list[str] = []
     for position, level in enumerate(levels):
         if level == "#":
             return r"\.".join(parts) + _REST
