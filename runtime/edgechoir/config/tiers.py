@@ -12,6 +12,7 @@ from edgechoir.config.sections import (
     CloudRounds,
     CloudTraining,
     CloudUpdate,
+    Consent,
     DeviceTraining,
     Log,
     MemberUpdate,
@@ -19,6 +20,7 @@ from edgechoir.config.sections import (
     Name,
     Place,
     Predictions,
+    Queries,
     Rounds,
     Section,
     Trace,
@@ -71,6 +73,7 @@ class CloudConfig(Section):
     training: CloudTraining = CloudTraining()
     rule: AnyRule = FedAvgRule()
     update: CloudUpdate = CloudUpdate()
+    queries: Queries = Queries()
     audit: AuditLog = AuditLog()
     log: Log = Log()
 
@@ -156,6 +159,7 @@ class DeviceConfig(Child):
     training: DeviceTraining = DeviceTraining()
     update: MemberUpdate = MemberUpdate()
     predictions: Predictions = Predictions()
+    consent: Consent = Consent()
     audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None

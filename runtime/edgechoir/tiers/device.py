@@ -23,6 +23,7 @@ from edgechoir.errors import (
     BadModel,
     BadSample,
     OperatorError,
+    PolicyViolation,
     RemoteError,
     TrainingError,
 )
@@ -49,6 +50,7 @@ from edgechoir.rounds.events import (
 from edgechoir.secagg.pads import uniform
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.versions import ModelVersions
+from edgechoir.tiers.consent import WITHDRAWN, Gate
 from edgechoir.tiers.host import Host
 from edgechoir.tiers.models import Held, keep, latest, read_model
 from edgechoir.tiers.recent import Recent
@@ -104,6 +106,7 @@ class Device:
             else None
         )
         self._trace = None if config.trace is None else Trace(config.trace.directory)
+        self._consent = Gate(config.consent, config.state)
         self._job: asyncio.Task[None] | None = None
         self._published = 0.0
         self._mark = (0, 0)
@@ -234,11 +237,17 @@ class Device:
             self._recent.arrays if self.config.predictions.recent else None,
         )
         try:
+            decision = await asyncio.to_thread(self._consent.decide, plan)
+            self.host.account.consent(plan.round, decision)
+            if decision.reason:
+                raise PolicyViolation(decision.reason)
             piece = await do(desk, plan)
             encoding = encoding_of(plan)
             noise = uniform(os.urandom(32), plan.dimension)
             vector = encoding.encode(piece.vector, piece.n, piece.figures, noise)
-        except (TrainingError, RemoteError) as error:
+            if await asyncio.to_thread(self._consent.withdrawn):
+                raise PolicyViolation(WITHDRAWN)
+        except (TrainingError, RemoteError, OperatorError) as error:
             log.warning("round %d: %s", plan.round, error)
             self.host.happen(NoContribution(plan.round, str(error)))
             return
