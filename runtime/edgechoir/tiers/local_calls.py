@@ -23,7 +23,7 @@ NAME: Final = "control"
 MAX_REQUEST: Final = 64 * 1024
 MAX_LINE: Final = 32 * 1024 * 1024
 """Of an answer."""
-MAX_CALLERS: Final = 8
+MAX_CALLERS: Final = 4
 READ_S: Final = 5.0
 SEND_S: Final = 30.0
 
@@ -38,15 +38,17 @@ async def serving(state: Path, handlers: Mapping[str, Handler]) -> AsyncIterator
 
     async def call(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(calls) >= MAX_CALLERS:
-            await _line(writer, {"error": f"{MAX_CALLERS} requests are being served already"})
-            writer.close()
+        if task is None:
             return
-        calls.add(task)
+        full = len(calls) >= MAX_CALLERS
+        if not full:
+            calls.add(task)
         try:
-            await _serve(reader, writer, handlers)
+            await _serve(reader, writer, handlers, full=full)
         except (OSError, TimeoutError) as error:
             log.debug("a caller at the control socket is gone: %s", error)
+        except asyncio.CancelledError:
+            pass  # this process ends
         finally:
             calls.discard(task)
             writer.close()
@@ -72,13 +74,19 @@ async def serving(state: Path, handlers: Mapping[str, Handler]) -> AsyncIterator
 
 
 async def _serve(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handlers: Mapping[str, Handler]
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    handlers: Mapping[str, Handler],
+    *,
+    full: bool,
 ) -> None:
     async def tell(text: str) -> None:
         await _line(writer, {"progress": text})
 
     try:
         request = await _request(reader)
+        if full:
+            raise OperatorError(f"{MAX_CALLERS} requests are being served already")
         handler = handlers.get(str(request.get("do")))
         if handler is None:
             known = ", ".join(sorted(handlers))
