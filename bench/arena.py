@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from edgechoir import wire
 from edgechoir.bundle.load import Bundle
 from edgechoir.bundle.manifest import Targets
 from edgechoir.errors import RemoteError, TrainingError
@@ -30,7 +31,6 @@ from edgechoir.learning.statistics.inquiry import Asked, Model, Reply, normalisa
 from edgechoir.rounds import aggregator, participant
 from edgechoir.rounds.aggregator import Aggregator, Limits
 from edgechoir.rounds.endpoint import Endpoint, ModelArrived, Outcome, Outgoing
-from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import (
     Begin,
     Contribution,
@@ -44,7 +44,7 @@ from edgechoir.rounds.events import (
     Work,
 )
 from edgechoir.rounds.joint import Joint
-from edgechoir.rounds.participant import Participant
+from edgechoir.rounds.participant import Participant, honest_survivors
 from edgechoir.rounds.schedule import (
     Answered,
     Ask,
@@ -59,8 +59,8 @@ from edgechoir.rounds.schedule import (
     start,
     step,
 )
-from edgechoir.secagg.pads import uniform
 from edgechoir.tiers.aggregator_process import subject_of
+from edgechoir.tiers.contribution import contribution
 from edgechoir.tiers.models import Held, read_model
 from edgechoir.tiers.pursuit import question, reply_of
 from edgechoir.tiers.statistics import preparation_of
@@ -247,14 +247,17 @@ class Arena:
         )
         try:
             piece = asyncio.run(do(desk, plan))
-            noise = uniform(os.urandom(32), plan.dimension)
-            vector = encoding_of(plan).encode(piece.vector, piece.n, piece.figures, noise)
+            vector = contribution(plan, piece, self._honest(name, plan), os.urandom)
         except (TrainingError, RemoteError) as error:
             no = NoContribution(plan.round, str(error))
             self._outcomes(name, self._members[name].handle(no, self.now))
             return
         done = Contribution(plan.round, vector)
         self._outcomes(name, self._members[name].handle(done, self.now))
+
+    def _honest(self, name: str, plan: wire.Plan) -> int:
+        up = self._members[name].joint.up
+        return 0 if up is None else honest_survivors(up, plan)
 
     def _outcomes(self, name: str, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:

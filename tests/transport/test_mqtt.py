@@ -268,6 +268,36 @@ def test_a_refused_subscription_raises_and_is_not_asked_for_again() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"), [(4, "Bad user name or password"), (5, "Not authorized")]
+)
+def test_a_refusal_in_the_older_version_is_named(code: int, expected: str) -> None:
+    async def run() -> None:
+        async with scripted([say(b"\x20\x02\x00" + bytes([code]))]) as (port, _):
+            reason = await reason_without(MqttLink(settings_for(port, mqtt5=False)))
+            assert f"refused the connection of a: {expected}" in reason
+
+    asyncio.run(run())
+
+
+def test_a_refused_subscription_in_the_older_version_raises() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CONNACK_311)
+        subscribe = await read_packet(reader)
+        writer.write(b"\x90\x03" + subscribe[1:3] + b"\x80")
+        await read_packet(reader)
+
+    async def run() -> None:
+        async with (
+            scripted([refuse]) as (port, _),
+            MqttLink(settings_for(port, mqtt5=False)) as link,
+        ):
+            with pytest.raises(LinkError, match="refused a the subscription to x/#"):
+                await link.subscribe("x/#")
+
+    asyncio.run(run())
+
+
 def test_what_was_in_flight_is_sent_again_over_the_next_connection() -> None:
     async def run() -> None:
         published: list[bytes] = []

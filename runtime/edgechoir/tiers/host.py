@@ -239,7 +239,7 @@ class Host:
                 for whole in self._transfers.take(message.topic, message.payload):
                     self._receive(where, whole, retained=message.retained)
             return
-        blob = self._assembler.feed(where.stream, message.payload, time.time())
+        blob = self._assembler.feed(where.stream, message.payload, time.monotonic())
         if blob is None or self._comes_again(where, blob):
             return
         if where.channel == "revoked":
