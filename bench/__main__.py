@@ -15,6 +15,7 @@ NAMES: Final = (
     "inference",
     "pipeline",
     "transport",
+    "crowd",
     "startup",
     "memory",
     "secagg",

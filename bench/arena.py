@@ -9,12 +9,13 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
+from edgechoir import wire
 from edgechoir.bundle.load import Bundle
 from edgechoir.bundle.manifest import Targets
 from edgechoir.errors import RemoteError, TrainingError
@@ -26,10 +27,10 @@ from edgechoir.identity.policy import Policy
 from edgechoir.identity.request import make_request
 from edgechoir.learning.rules.rule import Rule
 from edgechoir.learning.state import State
+from edgechoir.learning.statistics.inquiry import Asked, Model, Reply, normalisation
 from edgechoir.rounds import aggregator, participant
 from edgechoir.rounds.aggregator import Aggregator, Limits
 from edgechoir.rounds.endpoint import Endpoint, ModelArrived, Outcome, Outgoing
-from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import (
     Begin,
     Contribution,
@@ -43,7 +44,7 @@ from edgechoir.rounds.events import (
     Work,
 )
 from edgechoir.rounds.joint import Joint
-from edgechoir.rounds.participant import Participant
+from edgechoir.rounds.participant import Participant, honest_survivors
 from edgechoir.rounds.schedule import (
     Answered,
     Ask,
@@ -51,18 +52,23 @@ from edgechoir.rounds.schedule import (
     Did,
     Finished,
     Happened,
+    Prepared,
     Publish,
     Result,
     Schedule,
     start,
     step,
 )
-from edgechoir.secagg.pads import uniform
+from edgechoir.tiers.aggregator_process import subject_of
+from edgechoir.tiers.contribution import contribution
 from edgechoir.tiers.models import Held, read_model
+from edgechoir.tiers.pursuit import question, reply_of
+from edgechoir.tiers.statistics import preparation_of
 from edgechoir.tiers.work import Desk, do
 from edgechoir.training import fit as fitting
 from edgechoir.types import Address, FitPlan, Floats, MemberId, Update
 
+T = TypeVar("T")
 FEDERATION: Final = "arena"
 ROOT: Final = "cloud"
 LIMIT_BYTES: Final = 1 << 28
@@ -103,6 +109,10 @@ class HereTrainer:
         """See `training.fit.fit`."""
         return fitting.fit(self.bundle, w, x, y, plan)
 
+    def predict(self, w: Floats, x: Floats) -> Floats:
+        """See `training.fit.predict`."""
+        return fitting.predict(self.bundle, w, x)
+
     async def evaluate(
         self, w: Floats, x: Floats, y: Targets, *, deadline: float | None = None
     ) -> dict[str, float]:
@@ -121,6 +131,8 @@ class Arena:
         rule: Rule,
         parents: Mapping[str, str] | None = None,
         policy: Policy | None = None,
+        *,
+        normalise: bool = False,
     ) -> None:
         self.bundle = bundle
         self.results: list[Result] = []
@@ -144,11 +156,14 @@ class Arena:
             name: self._endpoint(authority, name, policy or Policy())
             for name in (ROOT, *nodes, *devices)
         }
-        self.schedule = Schedule(course, State(np.array(bundle.params, np.float32)), rule)
+        first = State(np.array(bundle.params, np.float32))
+        self.schedule = Schedule(course, first, rule, waits=normalise)
         self._did(start(self.schedule))
         for name in devices:
             self._handle(name, Begin(1))
         self._deliver()
+        if normalise:
+            self.normalise()
 
     # ---- what a bench does with it
 
@@ -158,11 +173,37 @@ class Arena:
         self._until(lambda: self.schedule.done >= enough or bool(self.schedule.finished))
         return self.results
 
-    def ask(self, question: Ask) -> Answered:
+    def ask(self, one: Ask) -> Answered:
         """A round of another task."""
-        self._move(question)
-        self._until(lambda: question.name in self.answers)
-        return self.answers.pop(question.name)
+        self._move(one)
+        self._until(lambda: one.name in self.answers)
+        return self.answers.pop(one.name)
+
+    def inquire(self, inquiry: Generator[Asked, Reply, T], name: str = "inquiry") -> T:
+        """A question of several rounds."""
+        number = 0
+        try:
+            asked = next(inquiry)
+            while True:
+                number += 1
+                answered = self.ask(question(f"{name}/{number}", asked))
+                asked = inquiry.send(reply_of(answered, number))
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    def normalise(self) -> None:
+        """Find mean and deviation of the columns, which go with the model from now on."""
+        self._move(Prepared(self.inquire(normalisation(self.subject))))
+
+    def seen(self, x: Floats) -> Floats:
+        """Raw samples as the model of the global state sees them."""
+        return preparation_of(self.bundle.manifest, self.state.aux)(x)
+
+    @property
+    def subject(self) -> Model:
+        """What is known of the model."""
+        return subject_of(self.bundle)
 
     @property
     def state(self) -> State:
@@ -196,17 +237,27 @@ class Arena:
     def _work(self) -> None:
         name, work = self._jobs.popitem()
         plan = work.plan
-        desk = Desk(self.bundle, self._held[name], self._rows[name], self._trainer)
+        held = self._held[name]
+        desk = Desk(
+            self.bundle,
+            held,
+            self._rows[name],
+            self._trainer,
+            lambda x: self._trainer.predict(held.weights, self.seen(x)),
+        )
         try:
             piece = asyncio.run(do(desk, plan))
-            noise = uniform(os.urandom(32), plan.dimension)
-            vector = encoding_of(plan).encode(piece.vector, piece.n, piece.figures, noise)
+            vector = contribution(plan, piece, self._honest(name, plan), os.urandom)
         except (TrainingError, RemoteError) as error:
             no = NoContribution(plan.round, str(error))
             self._outcomes(name, self._members[name].handle(no, self.now))
             return
         done = Contribution(plan.round, vector)
         self._outcomes(name, self._members[name].handle(done, self.now))
+
+    def _honest(self, name: str, plan: wire.Plan) -> int:
+        up = self._members[name].joint.up
+        return 0 if up is None else honest_survivors(up, plan)
 
     def _outcomes(self, name: str, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:

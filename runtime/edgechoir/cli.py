@@ -43,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status: 0 good, 1 failed, 2 wrong usage or configuration."""
-    args = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    args = parser().parse_args(broker.with_action(given))
     try:
         status: int = args.run(args)
         sys.stdout.flush()

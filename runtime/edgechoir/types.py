@@ -16,6 +16,8 @@ Entropy = Callable[[int], bytes]
 """n -> n unpredictable bytes. `os.urandom` in production, a seeded stream in the simulator."""
 
 Floats = npt.NDArray[np.float32]
+Reals = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Whole = npt.NDArray[np.int64]
 Ring = npt.NDArray[np.uint32] | npt.NDArray[np.uint16]
 """A vector in Z_2^32 or Z_2^16; sums wrap."""
 

@@ -25,6 +25,7 @@ from edgechoir.rounds.schedule import (
     Did,
     Finished,
     Happened,
+    Prepared,
     Publish,
     Result,
     Schedule,
@@ -449,3 +450,48 @@ def test_questions_that_wait_are_bounded() -> None:
     (refused,) = run.happen(MEAN)
     assert isinstance(refused, Answered)
     assert refused.total is None
+
+
+# ---- what belongs to the model before it is trained
+
+
+def test_a_run_that_waits_trains_only_once_it_is_prepared() -> None:
+    run = Run(waits=True)
+    assert run.happen(KEYED) == []
+    (order,) = run.happen(MEAN)
+    assert isinstance(order, Order)
+    assert order.task == MEAN.task.encode()
+    assert [type(one) for one in answer(run)] == [Answered]
+    aux = {"mean": np.ones(3, np.float32)}
+    published, order = run.happen(Prepared(aux))
+    assert isinstance(published, Publish)
+    assert published.model.version == 1
+    assert published.model.aux == (("mean", np.ones(3, "<f4").tobytes()),)
+    assert isinstance(order, Order)
+    assert (order.task, order.model_version) == (Task("train").encode(), 1)
+    assert order.model_hash == digest_of(published.state) == published.model.digest
+    assert run.schedule.done == 0
+    run.finish()
+    assert run.schedule.state.aux == aux
+
+
+def test_what_prepares_a_run_while_a_question_runs_takes_its_place_after_it() -> None:
+    run = Run(waits=True)
+    run.happen(KEYED)
+    run.happen(MEAN)
+    (published,) = run.happen(Prepared({"mean": np.ones(3, np.float32)}))
+    assert isinstance(published, Publish)
+    answered, order = answer(run)
+    assert isinstance(answered, Answered)
+    assert isinstance(order, Order)
+    assert order.model_version == 1
+
+
+def test_a_question_weighs_no_device_more_than_the_ring_can_hold() -> None:
+    run = Run()
+    run.happen(replace(KEYED, devices=100_000))
+    run.finish()
+    run.happen(replace(MEAN, max_samples=1_000_000))
+    run.finish()
+    assert run.order.max_samples == (2**31 - 1) // 100_000
+    encoding_of(plan_of(run.order))

@@ -61,7 +61,7 @@ def enrol(tmp_path_factory: pytest.TempPathFactory) -> Enrol:
     """(tier, member) -> its identity directory."""
     folder = tmp_path_factory.mktemp("fleet")
     now = time.time()
-    init_authority(folder / "ca", FEDERATION, now, 7, os.urandom, None)
+    init_authority(folder / "ca", FEDERATION, now - 30 * 86_400, 60, os.urandom, None)
     root = (folder / "ca" / "ca.crt").read_bytes()
     policy = write_policy(folder / "ca", Policy(min_members=2, min_devices=2), None).read_bytes()
 

@@ -14,7 +14,7 @@ import pytest
 
 from edgechoir.errors import LinkError
 from edgechoir.transport.link import Message, Priority
-from edgechoir.transport.mqtt import MqttLink, MqttSettings, TlsFiles
+from edgechoir.transport.mqtt import MqttLink, MqttSettings, TlsFiles, Will
 
 HOST = "127.0.0.1"
 
@@ -268,6 +268,36 @@ def test_a_refused_subscription_raises_and_is_not_asked_for_again() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"), [(4, "Bad user name or password"), (5, "Not authorized")]
+)
+def test_a_refusal_in_the_older_version_is_named(code: int, expected: str) -> None:
+    async def run() -> None:
+        async with scripted([say(b"\x20\x02\x00" + bytes([code]))]) as (port, _):
+            reason = await reason_without(MqttLink(settings_for(port, mqtt5=False)))
+            assert f"refused the connection of a: {expected}" in reason
+
+    asyncio.run(run())
+
+
+def test_a_refused_subscription_in_the_older_version_raises() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CONNACK_311)
+        subscribe = await read_packet(reader)
+        writer.write(b"\x90\x03" + subscribe[1:3] + b"\x80")
+        await read_packet(reader)
+
+    async def run() -> None:
+        async with (
+            scripted([refuse]) as (port, _),
+            MqttLink(settings_for(port, mqtt5=False)) as link,
+        ):
+            with pytest.raises(LinkError, match="refused a the subscription to x/#"):
+                await link.subscribe("x/#")
+
+    asyncio.run(run())
+
+
 def test_what_was_in_flight_is_sent_again_over_the_next_connection() -> None:
     async def run() -> None:
         published: list[bytes] = []
@@ -486,5 +516,28 @@ def test_tls_to_a_plain_port_and_plain_to_a_tls_port_are_told_apart(
         assert "does not speak TLS" in plain or "within TLS" in plain or "reset" in plain
         secret = await reason_without(MqttLink(settings_for(tls_broker.port)))
         assert "may expect TLS" in secret or "or expect TLS" in secret
+
+    asyncio.run(run())
+
+
+@pytest.mark.e2e
+def test_a_link_opened_anew_keeps_its_session_and_sends_no_will(mosquitto: int) -> None:
+    async def run() -> None:
+        will = Will("open/will", b"lost", retain=False)
+        async with (
+            MqttLink(settings_for(mosquitto, will=will)) as a,
+            MqttLink(settings_for(mosquitto)) as b,
+        ):
+            await a.subscribe("open/to-a")
+            await b.subscribe("open/will")
+            await b.subscribe("open/end")
+            await a.connected(5)
+            await a.reopen()
+            await b.publish("open/to-a", b"while it was away")
+            await a.publish("open/end", b"after")
+            async with asyncio.timeout(20):
+                assert (await anext(a.messages())).payload == b"while it was away"
+                assert (await anext(b.messages())).payload == b"after"
+            assert a.counters.reconnects == 1
 
     asyncio.run(run())

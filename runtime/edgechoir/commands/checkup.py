@@ -132,15 +132,56 @@ def identity(config: "Config", now: float) -> tuple[list[Finding], "Member | Non
     certificate = member.certificate
     who = f"{certificate.address} of {certificate.federation}, key and certificate fit"
     found = [good("identity", who), *_modes(paths.key)]
+    return [*found, validity(config, member, now), *_revoked(member), policy(member)], member
+
+
+def validity(config: "Config", member: "Member", now: float) -> Finding:
+    """How long the certificate is good, and who sees to the next one."""
+    from edgechoir.config.tiers import MonitorConfig
+    from edgechoir.fleet.enrolment import endpoint_of
+    from edgechoir.fleet.renewal import renewal_due
+
+    certificate = member.certificate
     until = min(certificate.not_after, member.root.not_after)
     days = round((until - now) / 86_400)
     seen = f"valid until {datetime.fromtimestamp(until, UTC):%Y-%m-%d}, {days} days"
-    if days < RENEW_DAYS:
+    given = None if isinstance(config, MonitorConfig) else config.enrolment_url
+    url = endpoint_of(config.identity, given)
+    late = renewal_due(certificate, 1.0)
+    if url is None:
         advice = "let the CA sign request.csr again, then install it with `edgechoir enrol`"
-        found.append(note("certificate", seen, advice))
+        soon = days < RENEW_DAYS and now > renewal_due(certificate, 0.0)
+        return note("certificate", seen, advice) if soon else good("certificate", seen)
+    if isinstance(config, MonitorConfig):
+        advice = f"run `edgechoir enrol {config.identity} --renew`"
+        return note("certificate", seen, advice) if now > late else good("certificate", seen)
+    if now > late:
+        advice = f"it should have renewed itself at {url}: see the log, or try `edgechoir enrol "
+        return note("certificate", seen, f"{advice}{config.identity} --renew`")
+    first = datetime.fromtimestamp(renewal_due(certificate, 0.0), UTC)
+    return good("certificate", f"{seen}; renews itself from {first:%Y-%m-%d} at {url}")
+
+
+def _revoked(member: "Member") -> Iterator[Finding]:
+    """The list of revoked certificates in the directory, where somebody has put one."""
+    from edgechoir.errors import RemoteError
+    from edgechoir.identity.revocation import read_revocations
+
+    path = member.paths.crl
+    try:
+        held = read_revocations(path.read_bytes(), member.root)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield wrong("revocations", f"{path}: {error.strerror}")
+        return
+    except RemoteError as error:
+        yield wrong("revocations", f"{path}: {error}", "get it from the CA's directory again")
+        return
+    if member.certificate.serial in held.serials:
+        yield wrong("revocations", "this member's certificate was revoked", "enrol it anew")
     else:
-        found.append(good("certificate", seen))
-    return [*found, policy(member)], member
+        yield good("revocations", f"list {held.number}, {len(held.serials)} certificates")
 
 
 def policy(member: "Member") -> Finding:

@@ -3,17 +3,19 @@
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, Strict, StringConstraints, model_validator
 
 from edgechoir.config.rules import AnyRule, FedAvgRule, misfit
 from edgechoir.config.sections import (
     AuditLog,
     Broker,
+    CloudPrivacy,
     CloudRounds,
     CloudTraining,
     CloudUpdate,
     DeviceTraining,
     Log,
+    MemberPrivacy,
     MemberUpdate,
     Model,
     Name,
@@ -31,6 +33,14 @@ Member = Annotated[
 ]
 State = Annotated[Place, Field(description="Directory for what must survive a restart.")]
 Identity = Annotated[Place, Field(description="Directory with member.key, member.crt and ca.crt.")]
+EnrolmentUrl = Annotated[
+    Annotated[str, StringConstraints(max_length=256, pattern=r"^https://[^\s/]+(/[^\s]*)?$")]
+    | None,
+    Field(
+        description="Where the certificate renews itself, if not where the member was enrolled.",
+        examples=["https://ca.plant.lan:8884"],
+    ),
+]
 
 
 class MonitorConfig(Section):
@@ -56,12 +66,14 @@ class CloudConfig(Section):
     member: Member = Field(examples=["cloud"])
     state: State = Path("state")
     identity: Identity = Path("identity")
+    enrolment_url: EnrolmentUrl = None
     broker: Broker = Broker()
     model: Model
     rounds: CloudRounds = CloudRounds()
     training: CloudTraining = CloudTraining()
     rule: AnyRule = FedAvgRule()
     update: CloudUpdate = CloudUpdate()
+    privacy: CloudPrivacy | None = None
     audit: AuditLog = AuditLog()
     log: Log = Log()
 
@@ -88,6 +100,7 @@ class Child(Section):
     )
     state: State = Path("state")
     identity: Identity = Path("identity")
+    enrolment_url: EnrolmentUrl = None
     broker: Broker = Broker()
 
     @model_validator(mode="after")
@@ -145,6 +158,7 @@ class DeviceConfig(Child):
     )
     training: DeviceTraining = DeviceTraining()
     update: MemberUpdate = MemberUpdate()
+    privacy: MemberPrivacy = MemberPrivacy()
     predictions: Predictions = Predictions()
     audit: AuditLog = AuditLog()
     log: Log = Log()

@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgechoir.errors import BadCertificate, Malformed, OperatorError
 from edgechoir.identity.keys import on_p256
-from edgechoir.identity.naming import BROKER, read_subject, uri
+from edgechoir.identity.naming import SERVERS, read_subject, uri
 from edgechoir.types import Address, MemberId, member_id
 
 MAX_BYTES: Final = 4096
@@ -170,7 +170,7 @@ def _certified(
 def _check_constraints(certificate: x509.Certificate, federation: str, address: Address) -> None:
     expected_use = (
         ExtendedKeyUsageOID.SERVER_AUTH
-        if address.tier == BROKER
+        if address.tier in SERVERS
         else ExtendedKeyUsageOID.CLIENT_AUTH
     )
     try:

@@ -67,6 +67,16 @@ class TrainingStatus(Part):
     seconds: Reading = Field(default=None, description="How long the last training took.")
 
 
+class PrivacyStatus(Part):
+    """What a device has given of its privacy; at the root, one that was in every round."""
+
+    epsilon: Reading = Field(default=None, description="Given so far, at `delta`.")
+    delta: Reading = None
+    max_epsilon: Reading = Field(default=None, description="Where it ends.")
+    required: bool = Field(default=False, description="Are rounds without noise refused?")
+    rounds: Count = Field(default=0, description="Rounds with noise so far.")
+
+
 class BrokerStatus(Part):
     """The connection to the broker."""
 
@@ -86,6 +96,17 @@ class SpoolStatus(Part):
     dropped: Count = Field(default=0, description="For want of room, by age, or refused.")
     bytes: Count | None = Field(default=None, description="Disk in use for them.")
     commits: Count | None = Field(default=None, description="Writes to the disk since the start.")
+
+
+class CertificateStatus(Part):
+    """The member's certificate, and the list of revoked ones that it goes by."""
+
+    not_after: Seconds = Field(description="When it ends, unix seconds.")
+    renewal: Line | None = Field(
+        default=None, description="When it is due, or why it failed; none without an endpoint."
+    )
+    revoked: bool = Field(default=False, description="It is itself in the list.")
+    revocations: Count | None = Field(default=None, description="The number of that list.")
 
 
 class AuditStatus(Part):
@@ -124,11 +145,13 @@ class Status(Document):
     round: RoundStatus | None = None
     inference: InferenceStatus | None = None
     training: TrainingStatus | None = None
+    privacy: PrivacyStatus | None = None
     drops: Annotated[dict[Line, Count], Field(max_length=64)] = Field(
         default={}, description="What was refused, counted by reason."
     )
     broker: BrokerStatus | None = None
     spool: SpoolStatus | None = None
+    certificate: CertificateStatus | None = None
     audit: AuditStatus | None = None
     health: Health | None = None
 

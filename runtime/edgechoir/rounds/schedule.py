@@ -1,7 +1,8 @@
 """The root's schedule: which round runs when, what its sum makes of the model, and when to stop.
 
 Training rounds follow each other as long as children are keyed; what was asked beside them (a
-statistic, an evaluation) has its round before the next of those, also when training is over. A
+statistic, an evaluation) has its round before the next of those, also when training is over. A run
+that `waits` trains only after `Prepared` has said what goes with the model from then on. A
 failed round is tried again with whoever is left after a pause that doubles up to a bound. The run
 ends at `rounds` done, at `target_accuracy`, or when the loss has not fallen by `min_gain` for
 `patience` rounds.
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from edgechoir import wire
 from edgechoir.errors import BadUpdate
-from edgechoir.learning.fixed_point import Total
+from edgechoir.learning.fixed_point import Total, heaviest
 from edgechoir.learning.rates import Rates
 from edgechoir.learning.rules.fedavg import FedAvg
 from edgechoir.learning.rules.rule import Rule
@@ -20,6 +21,7 @@ from edgechoir.learning.state import State, digest, digest_of, to_bytes
 from edgechoir.learning.task import Option, Task
 from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import Membership, Order, RoundDone, RoundFailed, Tick
+from edgechoir.types import Floats
 
 MAX_BACKOFF_S = 30.0
 MAX_ASKED = 16
@@ -95,6 +97,13 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """What goes with the model from now on (the columns' mean and scale): training may begin."""
+
+    aux: Mapping[str, Floats]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """No further round follows."""
 
@@ -105,7 +114,8 @@ class Finished:
 class Schedule:
     """The whole state. `round` is the last one spent, here or by a child, `ordered` the last one
     ordered; `done` counts the training rounds that gave a sum; `wake` is when a Tick is due;
-    `asking` is the question of the running round, or of the one to be tried again."""
+    `asking` is the question of the running round, or of the one to be tried again; `waits`: no
+    training before it is prepared."""
 
     course: Course
     state: State
@@ -125,10 +135,11 @@ class Schedule:
     asked: tuple[Ask, ...] = ()
     asking: Ask | None = None
     tries: int = 0
+    waits: bool = False
 
 
 Did = Order | Publish | Result | Answered | Finished
-Happened = Membership | RoundDone | RoundFailed | Tick | Ask
+Happened = Membership | RoundDone | RoundFailed | Tick | Ask | Prepared
 
 
 def start(schedule: Schedule) -> Publish:
@@ -150,6 +161,8 @@ def step(s: Schedule, event: Happened, now: float) -> tuple[Schedule, list[Did]]
             if len(s.asked) >= MAX_ASKED:
                 return s, [Answered(event.name, None, f"{MAX_ASKED} questions wait already")]
             return _next(replace(s, asked=(*s.asked, event)), now)
+        case Prepared(aux):
+            return _prepared(s, aux, now)
         case Tick():
             return _next(s, now)
 
@@ -158,22 +171,18 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
     course = s.course
     # A pause that is longer than any: the clock has been set back meanwhile.
     pausing = s.wake is not None and now < s.wake <= now + max(course.pause, MAX_BACKOFF_S)
-    idle = s.finished and not s.asked and s.asking is None
+    idle = (s.finished or s.waits) and not s.asked and s.asking is None
     if s.running or idle or not s.devices or (pausing and not s.asked):
         return s, []
     if s.asking is None and s.asked:
         s = replace(s, asking=s.asked[0], asked=s.asked[1:], tries=0)
+    try:
+        ask = s.asking or _training(s)
+    except BadUpdate as error:
+        s = replace(s, finished=str(error))
+        return s, [Finished(s.finished)]
     following = s.round + 1
     s = replace(s, round=following, ordered=following, running=True, began=now, wake=None)
-    work = s.rule.task()
-    ask = s.asking or Ask(
-        "",
-        replace(work, options={**course.local, **work.options}),
-        s.rule.coordinates(len(s.state.weights)),
-        course.clip,
-        course.max_samples,
-        course.bits,
-    )
     order = Order(
         round=s.round,
         model_version=s.version,
@@ -182,7 +191,9 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
         dimension=ask.dimension,
         devices=s.devices,
         clip=ask.clip,
-        max_samples=ask.max_samples,
+        max_samples=ask.max_samples
+        if s.asking is None
+        else min(ask.max_samples, heaviest(s.devices, ask.bits)),
         bits=ask.bits,
         epochs=course.epochs,
         batch_size=course.batch_size,
@@ -193,6 +204,24 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
     return s, [order]
 
 
+def _training(s: Schedule) -> Ask:
+    """The next training round. Raises BadUpdate where the rule's bounds do not fit the ring."""
+    course, work = s.course, s.rule.task()
+    task = replace(work, options={**course.local, **work.options})
+    dimension = s.rule.coordinates(len(s.state.weights))
+    clip, most = s.rule.weighing(course.clip, course.max_samples, dimension, s.devices, course.bits)
+    return Ask("", task, dimension, clip, most, course.bits)
+
+
+def _prepared(s: Schedule, aux: Mapping[str, Floats], now: float) -> tuple[Schedule, list[Did]]:
+    """A version with the same weights, so that no member goes on without what belongs to it."""
+    state = State(s.state.weights, {**s.state.aux, **aux})
+    s = replace(s, state=state, version=s.version + 1, waits=False)
+    published = Publish(model_of(s, 0, 0, s.finished), state, s.rule)
+    s, more = _next(s, now)
+    return s, [published, *more]
+
+
 def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
     plan = e.plan
     try:
@@ -201,6 +230,7 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
         if s.asking is not None:
             return _answered(s, Answered(s.asking.name, total), now)
         rule, state = s.rule.following(s.state, total)
+        total = s.rule.report(total)
     except BadUpdate as error:
         return _failed(s, plan.round, str(error), now)
     if not s.course.classifies:
@@ -241,6 +271,8 @@ def _answered(s: Schedule, answer: Answered, now: float) -> tuple[Schedule, list
 
 def _enough(s: Schedule, total: Total) -> str:
     course = s.course
+    if over := s.rule.over():
+        return over
     if s.done >= course.rounds:
         return f"{s.done} rounds done"
     target = course.target_accuracy

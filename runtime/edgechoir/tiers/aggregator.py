@@ -7,9 +7,11 @@ from typing import Any, Final
 
 from edgechoir import wire
 from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
-from edgechoir.errors import BadModel, LocalError, OperatorError, RemoteError
+from edgechoir.errors import BadModel, BadUpdate, LocalError, OperatorError, RemoteError
 from edgechoir.learning.fixed_point import Total
+from edgechoir.learning.rules.private import Private
 from edgechoir.learning.rules.rule import Rule
+from edgechoir.learning.statistics.inquiry import Model, normalisation
 from edgechoir.monitor.records import Metrics
 from edgechoir.rounds.endpoint import ModelArrived, Outcome, Outgoing
 from edgechoir.rounds.events import (
@@ -27,6 +29,7 @@ from edgechoir.rounds.schedule import (
     Did,
     Finished,
     Happened,
+    Prepared,
     Publish,
     Result,
     Schedule,
@@ -36,24 +39,31 @@ from edgechoir.rounds.schedule import step as step_schedule
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.host import Host
 from edgechoir.tiers.models import Held, keep, latest, read_model
+from edgechoir.tiers.pursuit import pursue
 from edgechoir.tiers.trace import Trace
 
 log: Final = logging.getLogger(__name__)
 
+PREPARE_AGAIN_S: Final = 2.0
+"""Pause before mean and deviation are asked for once more."""
+
 
 class AggregatorTier:
-    """A tier with children. `schedule` is there at the root and nowhere else."""
+    """A tier with children. `schedule` and `subject`, what is known of the model, are there at the
+    root and nowhere else."""
 
     def __init__(
         self,
         config: NodeConfig | EdgeCloudConfig | CloudConfig,
         versions: ModelVersions,
         schedule: Schedule | None,
+        subject: Model | None = None,
     ) -> None:
         self.config = config
         self.host: Host
         self._versions = versions
         self._schedule = schedule
+        self.subject = subject
         self._held: Held | None = None
         self._outcome = ""
         self._reason = ""
@@ -80,6 +90,8 @@ class AggregatorTier:
             kept = latest(self._versions)
             if self._schedule is not None:
                 self._did(start(self._schedule))
+                if self._schedule.waits:
+                    group.create_task(self._prepare(), name="prepare")
             elif kept is not None:
                 self._held = kept
                 self.host.happen(ModelHeld(kept.version, kept.digest))
@@ -159,6 +171,23 @@ class AggregatorTier:
             return await answer
         finally:
             self._asked.pop(ask.name, None)
+
+    async def _prepare(self) -> None:
+        """(root) Find what belongs to the model before it is trained, for as long as it takes."""
+        if self.subject is None:
+            raise LocalError("a run that waits needs to know what to ask about")
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                name = f"normalisation-{attempt}"
+                aux = await pursue(normalisation(self.subject), self.ask, name)
+                break
+            except (OperatorError, BadUpdate) as error:
+                log.warning("no mean and deviation yet, training waits for them: %s", error)
+                await asyncio.sleep(PREPARE_AGAIN_S)
+        log.info("training sees columns less their mean, over their deviation")
+        self._move(Prepared(aux))
 
     def _answer(self, answered: Answered) -> None:
         waiting = self._asked.get(answered.name)
@@ -265,6 +294,7 @@ class AggregatorTier:
                 "sha256": held.digest.hex()[:16],
                 "accuracy": None if total is None else total.accuracy,
             },
+            "privacy": self._privacy(),
             "round": {
                 "number": 0 if down is None else down.last_round,
                 "epoch": 0 if down is None else down.epoch,
@@ -275,6 +305,19 @@ class AggregatorTier:
                 "reason": self._reason or None,
                 "seconds": self._seconds,
             },
+        }
+
+    def _privacy(self) -> dict[str, Any] | None:
+        """(root) What the run has cost a device that was in every round."""
+        rule = None if self._schedule is None else self._schedule.rule
+        if not isinstance(rule, Private):
+            return None
+        return {
+            "epsilon": rule.epsilon,
+            "delta": rule.delta,
+            "max_epsilon": rule.max_epsilon,
+            "required": True,
+            "rounds": round(rule.spent * 2 * rule.z**2),
         }
 
     def _expected(self) -> int | None:

@@ -5,12 +5,15 @@ from typing import Final
 
 import numpy as np
 
-from edgechoir.bundle.load import load_bundle
+from edgechoir.bundle.load import Bundle, load_bundle
+from edgechoir.bundle.manifest import Preprocessing
 from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
 from edgechoir.errors import OperatorError
 from edgechoir.learning.rates import Rates
 from edgechoir.learning.rules.choose import make_rule
+from edgechoir.learning.rules.private import make_private
 from edgechoir.learning.state import State
+from edgechoir.learning.statistics.inquiry import MEAN, Model
 from edgechoir.rounds.schedule import Course, Schedule
 from edgechoir.store.journal import RoundJournal
 from edgechoir.store.versions import ModelVersions
@@ -29,8 +32,11 @@ async def run_aggregator(
     with state_held(config.state):
         versions = ModelVersions(config.state / "models.db")
         try:
-            schedule = _schedule(config, versions) if isinstance(config, CloudConfig) else None
-            tier = AggregatorTier(config, versions, schedule)
+            schedule = subject = None
+            if isinstance(config, CloudConfig):
+                bundle = load_bundle(config.model.bundle)
+                schedule, subject = _schedule(config, bundle, versions), subject_of(bundle)
+            tier = AggregatorTier(config, versions, schedule, subject)
             async with host_of(config, tier.describe, tier.handle, open_link) as host:
                 tier.host = host
                 async with fatal_is_plain():
@@ -39,10 +45,15 @@ async def run_aggregator(
             versions.close()
 
 
-def _schedule(config: CloudConfig, versions: ModelVersions) -> Schedule:
+def subject_of(bundle: Bundle) -> Model:
+    """What is known of the model to whoever asks about its federation."""
+    manifest = bundle.manifest
+    return Model(manifest.input_shape[-1], manifest.outputs, manifest.task == "classification")
+
+
+def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> Schedule:
     """The root's schedule, going on where an earlier process stopped."""
     rounds, training, update = config.rounds, config.training, config.update
-    bundle = load_bundle(config.model.bundle)
     classifies = bundle.manifest.task == "classification"
     if rounds.target_accuracy is not None and not classifies:
         raise OperatorError(
@@ -69,15 +80,31 @@ def _schedule(config: CloudConfig, versions: ModelVersions) -> Schedule:
         classifies=classifies,
     )
     rule = make_rule(config.rule.name, config.rule.options())
+    if config.privacy is not None:
+        privacy = config.privacy.model_dump(exclude={"noise"})
+        rule = make_private(rule, {"z": config.privacy.noise, **privacy})
     kept = latest(versions)
     if kept is None:
         state, version = State(np.array(bundle.params, np.float32)), 0
     else:
         state, version = State(kept.weights, kept.aux), kept.version
         rule = rule.recall(memory_of(versions))
+    waits = training.normalise and MEAN not in state.aux
+    if waits and bundle.manifest.preprocessing != Preprocessing():
+        raise OperatorError(
+            f"{bundle.manifest.name} moves or scales its samples itself; leave "
+            "training.normalise out, or offset and scale out of the model file"
+        )
+    if waits and version:
+        raise OperatorError(
+            f"model version {version} was trained without training.normalise; leave it out, or "
+            f"begin anew with an empty {config.state}"
+        )
     journal = RoundJournal(config.state / "journal.db")
     try:
         last = journal.last_round(config.federation)
     finally:
         journal.close()
-    return Schedule(course, state, rule, version, last, done=version)
+    # The version that brought mean and deviation came of no training.
+    done = max(version - 1, 0) if MEAN in state.aux else version
+    return Schedule(course, state, rule, version, last, done=done, waits=waits)

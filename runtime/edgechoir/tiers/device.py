@@ -18,7 +18,6 @@ import numpy as np
 
 from edgechoir import wire
 from edgechoir.bundle.load import Bundle
-from edgechoir.bundle.manifest import preparation
 from edgechoir.config.tiers import DeviceConfig
 from edgechoir.errors import (
     BadModel,
@@ -27,6 +26,7 @@ from edgechoir.errors import (
     RemoteError,
     TrainingError,
 )
+from edgechoir.inference.candidate import fingerprint
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
 from edgechoir.learning.state import State, digest_of
@@ -34,10 +34,9 @@ from edgechoir.monitor.records import PredictionRecord
 from edgechoir.pipeline.declare import build_operators
 from edgechoir.pipeline.run import Pipeline
 from edgechoir.pipeline.sample import Check, Sample
-from edgechoir.pipeline.sink import Answer
+from edgechoir.pipeline.sink import Answer, Sink
 from edgechoir.pipeline.sinks.callback import CallbackSink
 from edgechoir.rounds.endpoint import ModelArrived, Outcome
-from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import (
     Abandon,
     Begin,
@@ -46,15 +45,20 @@ from edgechoir.rounds.events import (
     NoContribution,
     Work,
 )
-from edgechoir.secagg.pads import uniform
+from edgechoir.rounds.participant import honest_survivors
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.versions import ModelVersions
+from edgechoir.tiers.contribution import contribution, cost_of, private_terms
 from edgechoir.tiers.host import Host
+from edgechoir.tiers.ledger import Ledger
 from edgechoir.tiers.models import Held, keep, latest, read_model
+from edgechoir.tiers.recent import Recent
 from edgechoir.tiers.sensor import make_source
+from edgechoir.tiers.statistics import preparation_of
 from edgechoir.tiers.trace import Trace
 from edgechoir.tiers.work import Desk, do
 from edgechoir.training.trainer import Trainer, available
+from edgechoir.types import Floats
 
 log: Final = logging.getLogger(__name__)
 
@@ -81,13 +85,16 @@ class Device:
             self._held.version,
             shape=bundle.manifest.input_shape,
             output=Output.LOGITS if classes else Output.VALUES,
-            prepare=preparation(bundle.manifest),
+            prepare=preparation_of(bundle.manifest, self._held.aux),
+        )
+        self._recent = Recent(
+            config.predictions.recent, bundle.manifest.input_shape, len(bundle.manifest.outputs)
         )
         self.pipeline = Pipeline(
             make_source(config.sensor),
             build_operators([{"op": s.op, **s.arguments} for s in config.pipeline]),
             self.predictor,
-            [CallbackSink("publish", self._publish)] if config.predictions.publish else [],
+            self._sinks(),
             self._store,
             check=_check_of(config, bundle),
         )
@@ -97,6 +104,7 @@ class Device:
             if self._trains
             else None
         )
+        self.ledger: Ledger
         self._trace = None if config.trace is None else Trace(config.trace.directory)
         self._job: asyncio.Task[None] | None = None
         self._published = 0.0
@@ -106,6 +114,14 @@ class Device:
         self._enough = asyncio.Event()
         if self._has_enough():
             self._enough.set()
+
+    def _sinks(self) -> list[Sink]:
+        sinks: list[Sink] = []
+        if self.config.predictions.publish:
+            sinks.append(CallbackSink("publish", self._publish))
+        if self.config.predictions.recent:
+            sinks.append(self._recent)
+        return sinks
 
     # ---- the stream
 
@@ -211,12 +227,21 @@ class Device:
         self._job = self.host.spawn(self._work(plan), f"round {plan.round}")
 
     async def _work(self, plan: wire.Plan) -> None:
-        desk = Desk(self._bundle, self._held, self._samples, self._trainer)
+        desk = Desk(
+            self._bundle,
+            self._held,
+            self._samples,
+            self._trainer,
+            self._answer,
+            self._recent.arrays if self.config.predictions.recent else None,
+        )
         try:
+            rho, honest = self._cost(plan)
+            self.ledger.check(rho)
             piece = await do(desk, plan)
-            encoding = encoding_of(plan)
-            noise = uniform(os.urandom(32), plan.dimension)
-            vector = encoding.encode(piece.vector, piece.n, piece.figures, noise)
+            vector = contribution(plan, piece, honest, os.urandom)
+            if rho is not None:
+                await asyncio.to_thread(self.ledger.charge, rho)
         except (TrainingError, RemoteError) as error:
             log.warning("round %d: %s", plan.round, error)
             self.host.happen(NoContribution(plan.round, str(error)))
@@ -224,6 +249,17 @@ class Device:
         if self._trace is not None:
             self._trace.write("true", str(self.config.member), vector)
         self.host.happen(Contribution(plan.round, vector))
+
+    def _cost(self, plan: wire.Plan) -> tuple[float | None, int]:
+        """rho of taking part, None for a round without noise, and how many are honest."""
+        up = self.host.endpoint.joint.up
+        honest = 0 if up is None else honest_survivors(up, plan)
+        terms = private_terms(plan)
+        return None if terms is None else cost_of(plan, terms, honest), honest
+
+    def _answer(self, x: Floats) -> Floats:
+        """The live model's outputs [n, k] for raw samples x [n, ...]."""
+        return np.stack([one.values for one in self.predictor.predict_batch(x)])
 
     async def _exchange(self, model: wire.Model) -> None:
         """Put a newer global model in the place of the one that answers, or refuse it."""
@@ -233,7 +269,11 @@ class Device:
                 if held is None:
                     return
                 candidate = await asyncio.to_thread(
-                    self.predictor.stage, held.weights, held.version, held.digest
+                    self.predictor.stage,
+                    held.weights,
+                    held.version,
+                    fingerprint(held.weights),
+                    preparation_of(self._bundle.manifest, held.aux),
                 )
                 await self._keep(held)
             except RemoteError as error:
@@ -287,6 +327,7 @@ class Device:
                 "provider": answers.provider,
                 "swaps": answers.swaps,
             },
+            "privacy": self.ledger.describe(),
             "training": {
                 "available": self._trains,
                 **self._training(),

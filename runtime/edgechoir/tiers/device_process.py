@@ -9,6 +9,7 @@ from edgechoir.store.samples import SampleStore
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.device import Device
 from edgechoir.tiers.host import fatal_is_plain
+from edgechoir.tiers.ledger import Ledger, Owner
 from edgechoir.tiers.process import OpenLink, host_of, link_of, state_held
 from edgechoir.transport.spool import Spool
 
@@ -35,9 +36,12 @@ async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> Non
             device = Device(config, bundle, samples, versions)
             async with host_of(config, device.describe, device.handle, open_link) as host:
                 device.host = host
+                privacy = config.privacy
+                owner = Owner(privacy.require, privacy.max_epsilon, privacy.delta)
+                device.ledger = Ledger(host.journal, config.federation, owner)
                 if outbox is not None:
                     keep = config.predictions.keep_hours * 3600
-                    host.spool = Spool(host.link, outbox, keep, time.time)
+                    host.spool = Spool(host.link, outbox, keep, time.time, time.monotonic)
                 async with fatal_is_plain():
                     await device.run()
         finally:

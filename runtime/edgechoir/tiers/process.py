@@ -21,7 +21,7 @@ from edgechoir.config.tiers import (
 from edgechoir.errors import OperatorError
 from edgechoir.fleet.audit import Audit
 from edgechoir.fleet.audit_files import DIRECTORY, AuditFiles, Bounds
-from edgechoir.fleet.enrolment import Member, load_member
+from edgechoir.fleet.enrolment import Member, endpoint_of, load_member
 from edgechoir.identity.envelope import Signer, Verifier
 from edgechoir.identity.gate import Gate
 from edgechoir.identity.policy import Policy
@@ -36,6 +36,7 @@ from edgechoir.tiers.account import Account
 from edgechoir.tiers.host import MAX_BLOB, Host
 from edgechoir.tiers.place import Place, base_status, new_instance
 from edgechoir.tiers.processor import keystream_of, processor_features
+from edgechoir.tiers.upkeep import Upkeep
 from edgechoir.transport.link import Link, Will
 from edgechoir.transport.mqtt import MqttLink, MqttSettings, TlsFiles
 from edgechoir.transport.topics import topic
@@ -72,15 +73,18 @@ async def host_of(
         audit = audit_of(config, member)
         account = Account(audit)
         account.begin(instance, __version__, str(place.parent or "") or None, member.policy)
+        verifier = Verifier(member.root, config.federation, MAX_BLOB)
         endpoint = Endpoint(
-            _joint(config, member, place, journal),
+            _joint(config, member, place, journal, verifier),
             Signer(member.key, member.certificate, instance),
-            Verifier(member.root, config.federation, MAX_BLOB),
+            verifier,
             Gate(MAX_PEERS),
             os.urandom,
         )
         async with open_link(config, member, will_of(place)) as link:
-            host = Host(place, link, endpoint, journal, account, describe, handle)
+            host = Host(place, link, endpoint, journal, account, member.root, describe, handle)
+            url = endpoint_of(config.identity, config.enrolment_url)
+            host.upkeep = Upkeep(host, member, url)
             try:
                 yield host
             finally:
@@ -100,7 +104,9 @@ def audit_of(config: TierConfig, member: Member) -> Audit:
     return Audit(AuditFiles(directory, member.key, member.certificate, bounds, now), time.time)
 
 
-def _joint(config: TierConfig, member: Member, place: Place, journal: RoundJournal) -> Joint:
+def _joint(
+    config: TierConfig, member: Member, place: Place, journal: RoundJournal, verifier: Verifier
+) -> Joint:
     """Both ends, going on from the last round and epoch in which a pad was spent."""
     last_round = journal.last_round(config.federation)
     up = down = None
@@ -110,7 +116,7 @@ def _joint(config: TierConfig, member: Member, place: Place, journal: RoundJourn
             place.me,
             place.parent,
             member.key,
-            Verifier(member.root, config.federation, MAX_BLOB),
+            verifier,
             tightened(member.policy, config),
         )
         last_epoch = journal.last_epoch(config.federation)
@@ -127,7 +133,7 @@ def _joint(config: TierConfig, member: Member, place: Place, journal: RoundJourn
         us = aggregator.Self(
             config.federation,
             place.me,
-            Verifier(member.root, config.federation, MAX_BLOB),
+            verifier,
             limits,
             keystream_of(rounds.keystream, processor_features()),
         )

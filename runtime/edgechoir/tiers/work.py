@@ -7,55 +7,19 @@ for a task that makes no sense.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from edgechoir import wire
-from edgechoir.bundle.load import Bundle
-from edgechoir.bundle.manifest import Targets
 from edgechoir.errors import PolicyViolation, TrainingError
 from edgechoir.learning.bound import cut_to
 from edgechoir.learning.fixed_point import Figures
 from edgechoir.learning.task import TRAIN, Task, read_task
-from edgechoir.tiers.models import Held
-from edgechoir.types import FitPlan, Floats, Update
-
-
-class Rows(Protocol):
-    """Labelled samples: what is trained on, and what is held out to measure on."""
-
-    def training_arrays(self) -> tuple[Floats, Targets]: ...
-    def hold_out_arrays(self) -> tuple[Floats, Targets]: ...
-
-
-class Learner(Protocol):
-    """Trains and measures. Raises TrainingError."""
-
-    async def fit(
-        self, w: Floats, x: Floats, y: Targets, plan: FitPlan, *, deadline: float | None = None
-    ) -> Update: ...
-    async def evaluate(
-        self, w: Floats, x: Floats, y: Targets, *, deadline: float | None = None
-    ) -> dict[str, float]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What a device has to work with."""
-
-    bundle: Bundle
-    held: Held
-    samples: Rows
-    trainer: Learner | None
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A device's part: `vector` [plan.dimension], a mean over `n` rows, and what was measured."""
-
-    vector: Floats
-    n: int
-    figures: Figures = field(default_factory=Figures)
+from edgechoir.tiers import statistics
+from edgechoir.tiers.desk import Desk as Desk
+from edgechoir.tiers.desk import Learner as Learner
+from edgechoir.tiers.desk import Piece as Piece
+from edgechoir.tiers.desk import Rows as Rows
+from edgechoir.types import FitPlan, Floats
 
 
 async def do(desk: Desk, plan: wire.Plan) -> Piece:
@@ -64,7 +28,9 @@ async def do(desk: Desk, plan: wire.Plan) -> Piece:
     work = KINDS.get(task.kind)
     if work is None:
         raise PolicyViolation(f"the task {task.kind!r} is not known here")
-    return await work(desk, plan, task)
+    # Statistics are of the rows as they were stored, all other work of what the model sees.
+    raw = task.kind in statistics.KINDS
+    return await work(desk if raw else statistics.seen_by_the_model(desk), plan, task)
 
 
 async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
@@ -112,5 +78,8 @@ async def measure(desk: Desk, trainer: Learner) -> Figures:
     return Figures(n, round(result.get("accuracy", 0.0) * n), result["loss"] * n)
 
 
-KINDS: Final[dict[str, Callable[[Desk, wire.Plan, Task], Awaitable[Piece]]]] = {TRAIN: train}
+KINDS: Final[dict[str, Callable[[Desk, wire.Plan, Task], Awaitable[Piece]]]] = {
+    TRAIN: train,
+    **dict.fromkeys(statistics.KINDS, statistics.statistics),
+}
 """The kinds of task that a device knows."""

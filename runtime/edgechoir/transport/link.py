@@ -112,6 +112,12 @@ class Link(Protocol):
         Raises LinkError when refused or at the deadline [s].
         """
 
+    async def reopen(self) -> None:
+        """Leave the broker politely and connect anew, so that the certificate's file counts.
+
+        What is under way goes on over the new connection.
+        """
+
     def messages(self) -> AsyncIterator[Message]:
         """All messages in order of arrival, until the link is closed. One consumer at a time."""
 

@@ -124,6 +124,9 @@ class MemoryLink:
     async def connected(self, timeout: float) -> None:
         await self._ready(timeout, "")
 
+    async def reopen(self) -> None:
+        """There is no certificate here."""
+
     async def publish(
         self,
         topic: str,

@@ -22,7 +22,13 @@ from types import TracebackType
 from typing import Final, Self
 
 from edgechoir.errors import LinkError, LocalError, OperatorError
-from edgechoir.transport.connection import Connection, Handlers, MqttSettings, ProtocolRefusedError
+from edgechoir.transport.connection import (
+    SESSION_EXPIRY,
+    Connection,
+    Handlers,
+    MqttSettings,
+    ProtocolRefusedError,
+)
 from edgechoir.transport.inbox import Arrival, Inbox
 from edgechoir.transport.link import Counters, LinkState, Message, Priority, StateFeed, Will
 from edgechoir.transport.outgoing import Outgoing, Publish
@@ -35,6 +41,26 @@ log: Final = logging.getLogger(__name__)
 FAREWELL: Final = 2.0
 """Seconds for a clean disconnect at exit."""
 CLOSED: Final = "the link is closed"
+REPEAT_S: Final = 300.0
+"""Seconds before a reason that has been logged is logged again."""
+
+
+class Complaints:
+    """A line for each reason why there is no connection, again only after REPEAT_S."""
+
+    def __init__(self) -> None:
+        self._reason = ""
+        self._due = 0.0
+        self._attempts = 0
+
+    def make(self, reason: str, now: float) -> None:
+        """Log the reason, unless that was done just now; `now` in seconds of a steady clock."""
+        self._attempts += 1
+        if reason == self._reason and now < self._due:
+            return
+        times = f" ({self._attempts} attempts since the last line)" if self._attempts > 1 else ""
+        log.warning("%s%s", reason, times)
+        self._reason, self._due, self._attempts = reason, now + REPEAT_S, 0
 
 
 class MqttLink:
@@ -156,6 +182,11 @@ class MqttLink:
                 self._connection.resume_reading()
             yield message
 
+    async def reopen(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.say_goodbye(FAREWELL, session=SESSION_EXPIRY)
+
     def _check_open(self) -> None:
         if self._keeper is None or self._keeper.done():
             raise LinkError(CLOSED)
@@ -163,6 +194,7 @@ class MqttLink:
     async def _keep_connected(self) -> None:
         """Connect, serve, and again, for ever. The one task of this link."""
         failures = 0
+        complaints = Complaints()
         try:
             while True:
                 try:
@@ -173,7 +205,7 @@ class MqttLink:
                     failures = 0
                     reason = f"{self._settings.broker}: "
                     reason += await self._serve(connection, session_kept)
-                log.warning("%s", reason)
+                complaints.make(reason, asyncio.get_running_loop().time())
                 self._feed.set(LinkState(False, reason))
                 pause = min(self._settings.retry_last, self._settings.retry_first * 2.0**failures)
                 failures = min(failures + 1, 16)

@@ -1,0 +1,51 @@
+"""What a device has to work with in a round, and what it gives for it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from edgechoir.bundle.load import Bundle
+from edgechoir.bundle.manifest import Targets
+from edgechoir.learning.fixed_point import Figures
+from edgechoir.tiers.models import Held
+from edgechoir.types import FitPlan, Floats, Update
+
+
+class Rows(Protocol):
+    """Labelled samples: what is trained on, and what is held out to measure on."""
+
+    def training_arrays(self) -> tuple[Floats, Targets]: ...
+    def hold_out_arrays(self) -> tuple[Floats, Targets]: ...
+
+
+class Learner(Protocol):
+    """Trains and measures. Raises TrainingError."""
+
+    async def fit(
+        self, w: Floats, x: Floats, y: Targets, plan: FitPlan, *, deadline: float | None = None
+    ) -> Update: ...
+    async def evaluate(
+        self, w: Floats, x: Floats, y: Targets, *, deadline: float | None = None
+    ) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a device has to work with. `answer` gives the model's outputs [n, k] for raw samples,
+    `recent` the latest samples inferred on and their outputs."""
+
+    bundle: Bundle
+    held: Held
+    samples: Rows
+    trainer: Learner | None
+    answer: Callable[[Floats], Floats] | None = None
+    recent: Callable[[], tuple[Floats, Floats]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A device's part: `vector` [plan.dimension], a mean over `n` rows, and what was measured."""
+
+    vector: Floats
+    n: int
+    figures: Figures = field(default_factory=Figures)
