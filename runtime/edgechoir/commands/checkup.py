@@ -46,8 +46,9 @@ FIND: Final = (
     "find_function(sys.argv[1]); print(sys.argv[1], 'can be imported')"
 )
 BUILD: Final = (
-    f"{_WITH_OUR_PATH}from edgechoir.pipeline.declare import build_operators; "
-    "print(', '.join(name for name, _ in build_operators(json.loads(sys.argv[1]))))"
+    f"{_WITH_OUR_PATH}from edgechoir.config.tiers import DeviceConfig; "
+    "from edgechoir.tiers.stream import look_at; "
+    "print(', '.join(look_at(DeviceConfig.model_validate_json(sys.argv[1]))))"
 )
 
 
@@ -100,9 +101,8 @@ async def _member(config: "Config", now: float) -> AsyncIterator[Finding]:
     if isinstance(config, DeviceConfig):
         for finding in device(config):
             yield finding
-        if config.pipeline:
-            operators = [{"op": stage.op, **stage.arguments} for stage in config.pipeline]
-            yield await user_code("pipeline", BUILD, json.dumps(operators))
+        if config.pipeline or config.sources or config.sinks:
+            yield await user_code("pipeline", BUILD, config.model_dump_json())
         match config.sensor:
             case ReplaySensor():
                 yield recording(config, config.sensor, bundle)
@@ -274,12 +274,14 @@ def device(config: "DeviceConfig") -> Iterator[Finding]:
 
 def recording(config: "DeviceConfig", sensor: "ReplaySensor", bundle: "Bundle | None") -> Finding:
     """The file of a replay: readable, of the model's shape, with labels the model can learn."""
-    from edgechoir.pipeline.sources.replay import read
+    from edgechoir.pipeline.sources.recording import Columns, read_recording
 
     try:
-        rows, labels = read(sensor.path, sensor.x, sensor.y)
+        columns = Columns(sensor.x, sensor.y, sensor.time, sensor.keys)
+        recording = read_recording(sensor.path, columns)
     except EdgechoirError as error:
         return wrong("sensor", str(error))
+    rows, labels = recording.x, recording.y
     seen = f"{sensor.path}: {len(rows)} samples of {list(rows.shape[1:])}"
     if bundle is None:
         return good("sensor", seen)

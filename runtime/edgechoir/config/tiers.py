@@ -25,7 +25,8 @@ from edgechoir.config.sections import (
     Section,
     Trace,
 )
-from edgechoir.config.sensor import AnySensor, Stage
+from edgechoir.config.sensor import AnySensor, Labels, Stage
+from edgechoir.config.sink import AnyOut
 
 Federation = Annotated[Name, Field(description="The federation's name.", examples=["digits"])]
 Member = Annotated[
@@ -151,11 +152,23 @@ class DeviceConfig(Child):
     )
     model: Model
     sensor: AnySensor
+    sources: Annotated[tuple[AnySensor, ...], Strict(False)] = Field(
+        default=(),
+        max_length=16,
+        description="More sources, each with the keys of [sensor] but `store`.",
+    )
     pipeline: Annotated[tuple[Stage, ...], Strict(False)] = Field(
         default=(),
         max_length=32,
-        description="Operators between the sensor and the model, in order.",
+        description="Operators between sources and sinks, in order. `infer` is the model; without "
+        "it, it comes last.",
     )
+    sinks: Annotated[tuple[AnyOut, ...], Strict(False)] = Field(
+        default=(),
+        max_length=16,
+        description="Where samples and answers go on this device; the fleet's are [predictions].",
+    )
+    labels: Labels = Labels()
     training: DeviceTraining = DeviceTraining()
     update: MemberUpdate = MemberUpdate()
     privacy: MemberPrivacy = MemberPrivacy()
@@ -163,6 +176,16 @@ class DeviceConfig(Child):
     audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> Self:
+        names = [self.sensor.name or "sensor", *(each.name or each.source for each in self.sources)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two sources are called {name!r}: give one another name")
+        if any("store" in each.model_fields_set for each in self.sources):
+            raise ValueError("store belongs to [sensor]: remove it from [[sources]]")
+        return self
 
 
 AggregatorConfig = NodeConfig | EdgeCloudConfig | CloudConfig

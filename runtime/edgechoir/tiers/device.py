@@ -31,10 +31,9 @@ from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
 from edgechoir.learning.state import State, digest_of
 from edgechoir.monitor.records import PredictionRecord
-from edgechoir.pipeline.declare import build_operators
 from edgechoir.pipeline.run import Pipeline
-from edgechoir.pipeline.sample import Check, Sample
-from edgechoir.pipeline.sink import Answer, Sink
+from edgechoir.pipeline.sample import Sample
+from edgechoir.pipeline.sink import Sink
 from edgechoir.pipeline.sinks.callback import CallbackSink
 from edgechoir.rounds.endpoint import ModelArrived, Outcome
 from edgechoir.rounds.events import (
@@ -53,14 +52,17 @@ from edgechoir.tiers.host import Host
 from edgechoir.tiers.ledger import Ledger
 from edgechoir.tiers.models import Held, keep, latest, read_model
 from edgechoir.tiers.recent import Recent
-from edgechoir.tiers.sensor import make_source
 from edgechoir.tiers.statistics import preparation_of
+from edgechoir.tiers.stream import flow_of
 from edgechoir.tiers.trace import Trace
 from edgechoir.tiers.work import Desk, do
 from edgechoir.training.trainer import Trainer, available
 from edgechoir.types import Floats
 
 log: Final = logging.getLogger(__name__)
+
+MAX_ROWS: Final = 64
+"""Steps named in a status document; `edgechoir pipeline list` has all."""
 
 
 class Device:
@@ -90,14 +92,8 @@ class Device:
         self._recent = Recent(
             config.predictions.recent, bundle.manifest.input_shape, len(bundle.manifest.outputs)
         )
-        self.pipeline = Pipeline(
-            make_source(config.sensor),
-            build_operators([{"op": s.op, **s.arguments} for s in config.pipeline]),
-            self.predictor,
-            self._sinks(),
-            self._store,
-            check=_check_of(config, bundle),
-        )
+        self.sinks = self._sinks()
+        self.pipeline = Pipeline(flow_of(config, self.predictor, self.sinks, self._store))
         self._trains = config.training.enabled and available()
         self._trainer = (
             Trainer(config.model.bundle, idle_timeout=config.training.idle_timeout_s)
@@ -142,12 +138,14 @@ class Device:
                 await self._trainer.close()
             self.predictor.close()
 
-    async def _publish(self, answer: Answer) -> None:
+    async def _publish(self, sample: Sample) -> None:
         now = time.monotonic()
         if now - self._published < 1.0 / self.config.predictions.max_rate_hz:
             return
         self._published = now
-        sample, prediction = answer.sample, answer.prediction
+        prediction = sample.answer
+        if prediction is None:
+            return
         record = PredictionRecord(
             federation=self.config.federation,
             tier="device",
@@ -305,7 +303,7 @@ class Device:
     def describe(self) -> dict[str, Any]:
         """The device's own part of its status."""
         stats = self.pipeline.stats()
-        answers = stats.predictor
+        answers = self.predictor.stats()
         up = self.host.endpoint.joint.up
         dropped = sum(stats.dropped.values())
         return {
@@ -327,6 +325,18 @@ class Device:
                 "provider": answers.provider,
                 "swaps": answers.swaps,
             },
+            "pipeline": [
+                {
+                    "name": row.name,
+                    "taken": row.taken,
+                    "given": row.given,
+                    "dead": sum(row.dead.values()),
+                    "dropped": row.dropped,
+                    "mean_us": row.mean_us,
+                    "paused": row.paused,
+                }
+                for row in self.pipeline.rows()[:MAX_ROWS]
+            ],
             "privacy": self.ledger.describe(),
             "training": {
                 "available": self._trains,
@@ -344,11 +354,3 @@ class Device:
             "fits": stats.fits,
             "seconds": round(stats.fit_seconds, 4),
         }
-
-
-def _check_of(config: DeviceConfig, bundle: Bundle) -> Check:
-    """The sensor's declaration. Operators may change the shape, so only without them must a raw
-    sample have the model's; the model refuses a wrong one in any case."""
-    check = config.sensor.check
-    shape = None if config.pipeline else bundle.manifest.input_shape
-    return Check(shape, check.min, check.max, check.missing, check.fill)

@@ -7,10 +7,12 @@ from edgechoir.config.tiers import DeviceConfig
 from edgechoir.store.outbox import Outbox
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.versions import ModelVersions
+from edgechoir.tiers.control import controlled
 from edgechoir.tiers.device import Device
 from edgechoir.tiers.host import fatal_is_plain
 from edgechoir.tiers.ledger import Ledger, Owner
 from edgechoir.tiers.process import OpenLink, host_of, link_of, state_held
+from edgechoir.tiers.requests import Requests
 from edgechoir.transport.spool import Spool
 
 
@@ -42,7 +44,7 @@ async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> Non
                 if outbox is not None:
                     keep = config.predictions.keep_hours * 3600
                     host.spool = Spool(host.link, outbox, keep, time.time, time.monotonic)
-                async with fatal_is_plain():
+                async with fatal_is_plain(), controlled(config.state, Requests(device).answer):
                     await device.run()
         finally:
             samples.close()
