@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, Strict, StringConstraints, model_validator
 
-from edgechoir.config.rules import AnyRule, FedAvgRule, misfit
+from edgechoir.config.rules import AnyRule, FedAvgRule
 from edgechoir.config.sections import (
     AuditLog,
     Broker,
@@ -87,7 +87,10 @@ class CloudConfig(Section):
             raise ValueError(
                 'training.schedule is "cosine", which falls until the last round: set rounds.rounds'
             )
-        why = misfit(self.rule, self.training, self.update)
+        why = self.rule.misfit(self.training, self.update)
+        if self.privacy is not None and not self.rule.PRIVATE:
+            why = "its devices send more than an update, which the noise does not cover: leave "
+            why += "[privacy] out"
         if why:
             raise ValueError(f"rule {self.rule.name}: {why}")
         return self

@@ -95,7 +95,7 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
         seed=int.from_bytes(os.urandom(4)),
         classifies=classifies,
     )
-    rule = make_rule(config.rule.name, config.rule.options())
+    rule = make_rule(config.rule.name, config.rule.options(training, update))
     if config.privacy is not None:
         privacy = config.privacy.model_dump(exclude={"noise"})
         rule = make_private(rule, {"z": config.privacy.noise, **privacy})
