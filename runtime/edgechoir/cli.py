@@ -15,12 +15,15 @@ from edgechoir.commands import (
     authority,
     broker,
     bundle,
+    consent,
     demo,
     doctor,
     enrol,
     healthy,
     init,
     monitor,
+    pipeline,
+    query,
     tiers,
 )
 from edgechoir.errors import ConfigError, EdgechoirError
@@ -35,8 +38,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"edgechoir {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    tools = (bundle, monitor, audit, doctor, healthy)
-    for command in (demo, init, authority, enrol, broker, tiers, *tools):
+    tools = (bundle, monitor, audit, doctor, healthy, query, consent)
+    for command in (demo, init, authority, enrol, broker, tiers, pipeline, *tools):
         command.add(commands)
     return top
 

@@ -13,13 +13,20 @@ import numpy as np
 
 from edgechoir.types import Floats
 
+_SLACK = 2.0**-22
+"""Of the bound, for what rounding to float32 may add."""
+
 
 def clip_norm(vector: Floats, bound: float) -> tuple[Floats, bool]:
-    """The vector scaled to at most `bound` in Euclidean norm, and whether it was so before."""
-    norm = float(np.linalg.norm(vector.astype(np.float64)))
+    """The vector scaled to at most `bound` in Euclidean norm, and whether it was so before.
+
+    No rounding lets it be longer: privacy rests on that.
+    """
+    exact = vector.astype(np.float64)
+    norm = float(np.linalg.norm(exact))
     if norm <= bound:
         return vector, True
-    return (vector * (bound / norm)).astype(np.float32), False
+    return (exact * (bound * (1 - _SLACK) / norm)).astype(np.float32), False
 
 
 def next_bound(bound: float, within: float, quantile: float, rate: float) -> float:

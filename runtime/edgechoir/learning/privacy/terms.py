@@ -30,6 +30,8 @@ EXTRAS: Final = 2
 """Coordinates behind those of the update: within the bound, and the accuracy."""
 _WEIGHT: Final = 0.5
 """Their range in units of C: each lies within half of it either way."""
+_SLACK: Final = 2.0**-22
+"""For what rounding the extras to float32 may add."""
 _TAILS: Final = 10.0
 """Deviations of noise that the ring has room for; beyond lies less than 1e-22 of it."""
 
@@ -48,7 +50,7 @@ class Terms:
     @property
     def norm(self) -> float:
         """Of the whole vector at most, its extras included, in units of the model."""
-        return self.bound * math.sqrt(1 + EXTRAS * (_WEIGHT / 2) ** 2)
+        return self.bound * math.sqrt(1 + EXTRAS * (_WEIGHT / 2) ** 2) * (1 + _SLACK)
 
     def clip(self, dimension: int, devices: int, bits: int) -> float:
         """The clip of the plan: room for C and the noise of a member who is alone in making it.
