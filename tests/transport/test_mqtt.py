@@ -352,7 +352,7 @@ def test_after_a_reconnection_no_packet_asks_for_more_topics_than_aws_takes() ->
             async with asyncio.timeout(20):
                 batches = [await asked.get() for _ in range(3)]
             assert [len(batch) for batch in batches] == [8, 8, 4]
-            assert sorted(sum(batches, [])) == sorted(patterns)
+            assert sorted(p for batch in batches for p in batch) == sorted(patterns)
 
     asyncio.run(run())
 
