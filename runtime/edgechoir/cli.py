@@ -21,6 +21,7 @@ from edgechoir.commands import (
     healthy,
     init,
     monitor,
+    pipeline,
     tiers,
 )
 from edgechoir.errors import ConfigError, EdgechoirError
@@ -36,14 +37,15 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"edgechoir {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     tools = (bundle, monitor, audit, doctor, healthy)
-    for command in (demo, init, authority, enrol, broker, tiers, *tools):
+    for command in (demo, init, authority, enrol, broker, tiers, pipeline, *tools):
         command.add(commands)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status: 0 good, 1 failed, 2 wrong usage or configuration."""
-    args = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    args = parser().parse_args(broker.with_action(given))
     try:
         status: int = args.run(args)
         sys.stdout.flush()

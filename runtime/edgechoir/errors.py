@@ -31,6 +31,10 @@ class LinkError(EdgechoirError):
     """The broker cannot be reached, refused us, or did not answer before the deadline."""
 
 
+class SourceError(EdgechoirError):
+    """A sensor cannot be read now; it is counted, and tried again after a pause."""
+
+
 class TrainingError(EdgechoirError):
     """A training job failed or was cancelled; the device goes on inferring."""
 

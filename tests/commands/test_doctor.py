@@ -225,7 +225,7 @@ def test_a_sensors_broker_that_is_away_is_wrong(run: Any, site: Any, device: Pat
 
 def test_the_pipeline_is_built(run: Any, device: Path) -> None:
     with_lines(device, "[[pipeline]]", 'op = "scale"', "factor = 0.5")
-    assert run.findings(device)["pipeline"]["seen"] == "scale"
+    assert run.findings(device)["pipeline"]["seen"] == "scale, infer"
     with_lines(device, "[[pipeline]]", 'op = "smooth"')
     found = run.findings(device)["pipeline"]
     assert found["level"] == "wrong"

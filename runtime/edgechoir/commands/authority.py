@@ -9,7 +9,7 @@ from typing import Any
 
 from edgechoir.commands import online, passphrase
 
-TIERS = ["device", "node", "edge-cloud", "cloud", "monitor"]
+TIERS = ["device", "node", "edge-cloud", "cloud", "monitor", "bridge"]
 
 
 def add(commands: Any) -> None:

@@ -46,8 +46,9 @@ FIND: Final = (
     "find_function(sys.argv[1]); print(sys.argv[1], 'can be imported')"
 )
 BUILD: Final = (
-    f"{_WITH_OUR_PATH}from edgechoir.pipeline.declare import build_operators; "
-    "print(', '.join(name for name, _ in build_operators(json.loads(sys.argv[1]))))"
+    f"{_WITH_OUR_PATH}from edgechoir.config.tiers import DeviceConfig; "
+    "from edgechoir.tiers.stream import look_at; "
+    "print(', '.join(look_at(DeviceConfig.model_validate_json(sys.argv[1]))))"
 )
 
 
@@ -96,13 +97,14 @@ async def _member(config: "Config", now: float) -> AsyncIterator[Finding]:
         yield finding
     if not isinstance(config, MonitorConfig):
         yield state(config.state)
+        for finding in audit_log(config.state, member):
+            yield finding
         yield disk(config.state, _needed(config, bundle))
     if isinstance(config, DeviceConfig):
         for finding in device(config):
             yield finding
-        if config.pipeline:
-            operators = [{"op": stage.op, **stage.arguments} for stage in config.pipeline]
-            yield await user_code("pipeline", BUILD, json.dumps(operators))
+        if config.pipeline or config.sources or config.sinks:
+            yield await user_code("pipeline", BUILD, config.model_dump_json())
         match config.sensor:
             case ReplaySensor():
                 yield recording(config, config.sensor, bundle)
@@ -249,6 +251,25 @@ def state(directory: Path) -> Finding:
     return good("state", f"{directory} is writable and not in use")
 
 
+def audit_log(directory: Path, member: "Member | None") -> Iterator[Finding]:
+    """The member's audit log, where it has one: every line, which takes a second or so."""
+    from edgechoir.fleet.audit_check import verify_log
+    from edgechoir.fleet.audit_files import DIRECTORY, log_files
+
+    if not log_files(directory / DIRECTORY):
+        return
+    try:
+        verdict = verify_log(directory / DIRECTORY, None if member is None else member.root)
+    except OperatorError as error:
+        yield wrong("audit log", str(error))
+        return
+    if verdict.wrong:
+        advice = "see `edgechoir audit verify`: somebody, or the disk, has changed it"
+        yield note("audit log", verdict.wrong[0], advice)
+    else:
+        yield good("audit log", f"{verdict.records} records, the chain holds")
+
+
 def model(directory: Path) -> "tuple[Finding, Bundle | None]":
     """The bundle, with every check that loading it makes."""
     from edgechoir.bundle.load import load_bundle
@@ -274,12 +295,14 @@ def device(config: "DeviceConfig") -> Iterator[Finding]:
 
 def recording(config: "DeviceConfig", sensor: "ReplaySensor", bundle: "Bundle | None") -> Finding:
     """The file of a replay: readable, of the model's shape, with labels the model can learn."""
-    from edgechoir.pipeline.sources.replay import read
+    from edgechoir.pipeline.sources.recording import Columns, read_recording
 
     try:
-        rows, labels = read(sensor.path, sensor.x, sensor.y)
+        columns = Columns(sensor.x, sensor.y, sensor.time, sensor.keys)
+        recording = read_recording(sensor.path, columns)
     except EdgechoirError as error:
         return wrong("sensor", str(error))
+    rows, labels = recording.x, recording.y
     seen = f"{sensor.path}: {len(rows)} samples of {list(rows.shape[1:])}"
     if bundle is None:
         return good("sensor", seen)

@@ -237,6 +237,55 @@ class MemberUpdate(Section):
     )
 
 
+class MemberPrivacy(Section):
+    """What this device's owner insists on, whatever the cloud asks."""
+
+    require: bool = Field(
+        default=False,
+        description="Refuse rounds in which devices add no noise (client-level privacy).",
+    )
+    max_epsilon: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="Take part no more before epsilon exceeds this.",
+        examples=[8.0],
+    )
+    delta: float = Field(
+        default=1e-5, gt=0, lt=1, description="The delta at which epsilon is counted."
+    )
+
+
+class CloudPrivacy(Section):
+    """Client-level privacy: every device clips its update and adds noise before it masks."""
+
+    noise: float = Field(
+        default=1.0,
+        gt=0.01,
+        le=100,
+        description="Deviation of the honest survivors' noise, in units of one clipped update.",
+    )
+    bound: float = Field(
+        default=1.0, gt=0, le=1e6, description="The L2 norm that updates are clipped to at first."
+    )
+    quantile: float = Field(
+        default=0.5, gt=0, lt=1, description="The bound follows this quantile of their norms."
+    )
+    rate: float = Field(
+        default=0.2, ge=0, le=2, description="How fast it follows; 0: the bound stays."
+    )
+    delta: float = Field(
+        default=1e-5, gt=0, lt=1, description="The delta at which epsilon is counted."
+    )
+    max_epsilon: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="The run ends before epsilon exceeds this.",
+        examples=[8.0],
+    )
+
+
 class Predictions(Section):
     """What becomes of the answers of the model."""
 

@@ -5,15 +5,17 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, Strict, StringConstraints, model_validator
 
-from edgechoir.config.rules import AnyRule, FedAvgRule, misfit
+from edgechoir.config.rules import AnyRule, FedAvgRule
 from edgechoir.config.sections import (
     AuditLog,
     Broker,
+    CloudPrivacy,
     CloudRounds,
     CloudTraining,
     CloudUpdate,
     DeviceTraining,
     Log,
+    MemberPrivacy,
     MemberUpdate,
     Model,
     Name,
@@ -23,7 +25,8 @@ from edgechoir.config.sections import (
     Section,
     Trace,
 )
-from edgechoir.config.sensor import AnySensor, Stage
+from edgechoir.config.sensor import AnySensor, Labels, Stage
+from edgechoir.config.sink import AnyOut
 
 Federation = Annotated[Name, Field(description="The federation's name.", examples=["digits"])]
 Member = Annotated[
@@ -71,6 +74,7 @@ class CloudConfig(Section):
     training: CloudTraining = CloudTraining()
     rule: AnyRule = FedAvgRule()
     update: CloudUpdate = CloudUpdate()
+    privacy: CloudPrivacy | None = None
     audit: AuditLog = AuditLog()
     log: Log = Log()
 
@@ -80,7 +84,10 @@ class CloudConfig(Section):
             raise ValueError(
                 'training.schedule is "cosine", which falls until the last round: set rounds.rounds'
             )
-        why = misfit(self.rule, self.training, self.update)
+        why = self.rule.misfit(self.training, self.update)
+        if self.privacy is not None and not self.rule.PRIVATE:
+            why = "its devices send more than an update, which the noise does not cover: leave "
+            why += "[privacy] out"
         if why:
             raise ValueError(f"rule {self.rule.name}: {why}")
         return self
@@ -148,17 +155,40 @@ class DeviceConfig(Child):
     )
     model: Model
     sensor: AnySensor
+    sources: Annotated[tuple[AnySensor, ...], Strict(False)] = Field(
+        default=(),
+        max_length=16,
+        description="More sources, each with the keys of [sensor] but `store`.",
+    )
     pipeline: Annotated[tuple[Stage, ...], Strict(False)] = Field(
         default=(),
         max_length=32,
-        description="Operators between the sensor and the model, in order.",
+        description="Operators between sources and sinks, in order. `infer` is the model; without "
+        "it, it comes last.",
     )
+    sinks: Annotated[tuple[AnyOut, ...], Strict(False)] = Field(
+        default=(),
+        max_length=16,
+        description="Where samples and answers go on this device; the fleet's are [predictions].",
+    )
+    labels: Labels = Labels()
     training: DeviceTraining = DeviceTraining()
     update: MemberUpdate = MemberUpdate()
+    privacy: MemberPrivacy = MemberPrivacy()
     predictions: Predictions = Predictions()
     audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> Self:
+        names = [self.sensor.name or "sensor", *(each.name or each.source for each in self.sources)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two sources are called {name!r}: give one another name")
+        if any("store" in each.model_fields_set for each in self.sources):
+            raise ValueError("store belongs to [sensor]: remove it from [[sources]]")
+        return self
 
 
 AggregatorConfig = NodeConfig | EdgeCloudConfig | CloudConfig

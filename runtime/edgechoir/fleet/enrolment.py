@@ -47,7 +47,7 @@ class Identity(BaseModel):
 
     version: Literal[1] = 1
     federation: Name
-    tier: Literal["device", "node", "edge-cloud", "cloud", "monitor"]
+    tier: Literal["device", "node", "edge-cloud", "cloud", "monitor", "bridge"]
     member: Name
 
     def __str__(self) -> str:

@@ -28,7 +28,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     member: Name
-    tier: Literal["device", "node", "edge-cloud", "cloud", "monitor", "broker"]
+    tier: Literal["device", "node", "edge-cloud", "cloud", "monitor", "broker", "bridge"]
     serial: Hex
     fingerprint: Hex
     """sha256 of the certificate."""

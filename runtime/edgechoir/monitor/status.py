@@ -7,7 +7,7 @@ document with the state `lost`. A part that a tier does not have is left out.
 from enum import Enum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, Strict, StringConstraints
 
 from edgechoir.errors import Malformed
 from edgechoir.monitor.document import Count, Document, Line, Name, Part, Reading, Seconds
@@ -58,6 +58,18 @@ class InferenceStatus(Part):
     swaps: Count | None = Field(default=None, description="Models exchanged while answering.")
 
 
+class StepStatus(Part):
+    """A source, step or sink of a device's pipeline."""
+
+    name: Line
+    taken: Count = Field(description="Samples that came to it.")
+    given: Count = Field(description="Samples that came of it; written, of a sink.")
+    dead: Count = Field(default=0, description="Samples that it could not take.")
+    dropped: Count = Field(default=0, description="Samples that a full queue lost.")
+    mean_us: Reading = Field(default=None, description="Microseconds a sample.")
+    paused: bool = False
+
+
 class TrainingStatus(Part):
     """Whether the member can train, and what its trainer does."""
 
@@ -65,6 +77,16 @@ class TrainingStatus(Part):
     state: Line
     fits: Count | None = Field(default=None, description="Rounds trained in.")
     seconds: Reading = Field(default=None, description="How long the last training took.")
+
+
+class PrivacyStatus(Part):
+    """What a device has given of its privacy; at the root, one that was in every round."""
+
+    epsilon: Reading = Field(default=None, description="Given so far, at `delta`.")
+    delta: Reading = None
+    max_epsilon: Reading = Field(default=None, description="Where it ends.")
+    required: bool = Field(default=False, description="Are rounds without noise refused?")
+    rounds: Count = Field(default=0, description="Rounds with noise so far.")
 
 
 class BrokerStatus(Part):
@@ -145,6 +167,10 @@ class Status(Document):
     round: RoundStatus | None = None
     inference: InferenceStatus | None = None
     training: TrainingStatus | None = None
+    pipeline: Annotated[tuple[StepStatus, ...], Strict(False), Field(max_length=64)] | None = Field(
+        default=None, description="Sources, steps and sinks of a device, in order."
+    )
+    privacy: PrivacyStatus | None = None
     drops: Annotated[dict[Line, Count], Field(max_length=64)] = Field(
         default={}, description="What was refused, counted by reason."
     )

@@ -188,6 +188,11 @@ def step(state: Participant, event: Event, now: float, entropy: Entropy) -> Step
 # ---- joining an epoch
 
 
+def honest_survivors(s: Participant, plan: wire.Plan) -> int:
+    """How many survivors of a plan's round do not collude, at least, by this member's policy."""
+    return plan.min_survivors - colluders(len(s.entries), s.who.policy.colluders_one_in)
+
+
 def _begin(s: Participant, e: Begin, now: float, entropy: Entropy) -> Step:
     last = max(s.last_round, e.last_round)
     return _ask_in(replace(s, devices=e.devices, last_round=last), now, entropy)

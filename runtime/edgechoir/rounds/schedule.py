@@ -176,17 +176,13 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
         return s, []
     if s.asking is None and s.asked:
         s = replace(s, asking=s.asked[0], asked=s.asked[1:], tries=0)
+    try:
+        ask = s.asking or _training(s)
+    except BadUpdate as error:
+        s = replace(s, finished=str(error))
+        return s, [Finished(s.finished)]
     following = s.round + 1
     s = replace(s, round=following, ordered=following, running=True, began=now, wake=None)
-    work = s.rule.task()
-    ask = s.asking or Ask(
-        "",
-        replace(work, options={**course.local, **work.options}),
-        s.rule.coordinates(len(s.state.weights)),
-        course.clip,
-        course.max_samples,
-        course.bits,
-    )
     order = Order(
         round=s.round,
         model_version=s.version,
@@ -208,6 +204,15 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
     return s, [order]
 
 
+def _training(s: Schedule) -> Ask:
+    """The next training round. Raises BadUpdate where the rule's bounds do not fit the ring."""
+    course, work = s.course, s.rule.task()
+    task = replace(work, options={**course.local, **work.options})
+    dimension = s.rule.coordinates(len(s.state.weights))
+    clip, most = s.rule.weighing(course.clip, course.max_samples, dimension, s.devices, course.bits)
+    return Ask("", task, dimension, clip, most, course.bits)
+
+
 def _prepared(s: Schedule, aux: Mapping[str, Floats], now: float) -> tuple[Schedule, list[Did]]:
     """A version with the same weights, so that no member goes on without what belongs to it."""
     state = State(s.state.weights, {**s.state.aux, **aux})
@@ -225,6 +230,7 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
         if s.asking is not None:
             return _answered(s, Answered(s.asking.name, total), now)
         rule, state = s.rule.following(s.state, total)
+        total = s.rule.report(total)
     except BadUpdate as error:
         return _failed(s, plan.round, str(error), now)
     if not s.course.classifies:
@@ -265,6 +271,8 @@ def _answered(s: Schedule, answer: Answered, now: float) -> tuple[Schedule, list
 
 def _enough(s: Schedule, total: Total) -> str:
     course = s.course
+    if over := s.rule.over():
+        return over
     if s.done >= course.rounds:
         return f"{s.done} rounds done"
     target = course.target_accuracy
@@ -292,7 +300,7 @@ def model_of(s: Schedule, devices: int, samples: int, finished: str) -> wire.Mod
     aux = {name: to_bytes(vector) for name, vector in sorted(s.state.aux.items())}
     return wire.Model(
         version=s.version,
-        round=s.round,
+        round=s.ordered,
         digest=digest(params, aux),
         params=params,
         aux=tuple(aux.items()),

@@ -9,6 +9,7 @@ from edgechoir import wire
 from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
 from edgechoir.errors import BadModel, BadUpdate, LocalError, OperatorError, RemoteError
 from edgechoir.learning.fixed_point import Total
+from edgechoir.learning.rules.private import Private
 from edgechoir.learning.rules.rule import Rule
 from edgechoir.learning.statistics.inquiry import Model, normalisation
 from edgechoir.monitor.records import Metrics
@@ -293,6 +294,7 @@ class AggregatorTier:
                 "sha256": held.digest.hex()[:16],
                 "accuracy": None if total is None else total.accuracy,
             },
+            "privacy": self._privacy(),
             "round": {
                 "number": 0 if down is None else down.last_round,
                 "epoch": 0 if down is None else down.epoch,
@@ -303,6 +305,19 @@ class AggregatorTier:
                 "reason": self._reason or None,
                 "seconds": self._seconds,
             },
+        }
+
+    def _privacy(self) -> dict[str, Any] | None:
+        """(root) What the run has cost a device that was in every round."""
+        rule = None if self._schedule is None else self._schedule.rule
+        if not isinstance(rule, Private):
+            return None
+        return {
+            "epsilon": rule.epsilon,
+            "delta": rule.delta,
+            "max_epsilon": rule.max_epsilon,
+            "required": True,
+            "rounds": round(rule.spent * 2 * rule.z**2),
         }
 
     def _expected(self) -> int | None:

@@ -11,6 +11,7 @@ from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
 from edgechoir.errors import OperatorError
 from edgechoir.learning.rates import Rates
 from edgechoir.learning.rules.choose import make_rule
+from edgechoir.learning.rules.private import make_private
 from edgechoir.learning.state import State
 from edgechoir.learning.statistics.inquiry import MEAN, Model
 from edgechoir.rounds.schedule import Course, Schedule
@@ -78,7 +79,10 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
         seed=int.from_bytes(os.urandom(4)),
         classifies=classifies,
     )
-    rule = make_rule(config.rule.name, config.rule.options())
+    rule = make_rule(config.rule.name, config.rule.options(training, update))
+    if config.privacy is not None:
+        privacy = config.privacy.model_dump(exclude={"noise"})
+        rule = make_private(rule, {"z": config.privacy.noise, **privacy})
     kept = latest(versions)
     if kept is None:
         state, version = State(np.array(bundle.params, np.float32)), 0

@@ -31,13 +31,11 @@ from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
 from edgechoir.learning.state import State, digest_of
 from edgechoir.monitor.records import PredictionRecord
-from edgechoir.pipeline.declare import build_operators
 from edgechoir.pipeline.run import Pipeline
-from edgechoir.pipeline.sample import Check, Sample
-from edgechoir.pipeline.sink import Answer, Sink
+from edgechoir.pipeline.sample import Sample
+from edgechoir.pipeline.sink import Sink
 from edgechoir.pipeline.sinks.callback import CallbackSink
 from edgechoir.rounds.endpoint import ModelArrived, Outcome
-from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import (
     Abandon,
     Begin,
@@ -46,14 +44,18 @@ from edgechoir.rounds.events import (
     NoContribution,
     Work,
 )
-from edgechoir.secagg.pads import uniform
+from edgechoir.rounds.participant import honest_survivors
 from edgechoir.store.samples import SampleStore
+from edgechoir.store.vectors import KeptVectors
 from edgechoir.store.versions import ModelVersions
+from edgechoir.tiers.contribution import contribution, cost_of, private_terms
 from edgechoir.tiers.host import Host
+from edgechoir.tiers.ledger import Ledger
 from edgechoir.tiers.models import Held, keep, latest, read_model
 from edgechoir.tiers.recent import Recent
-from edgechoir.tiers.sensor import make_source
+from edgechoir.tiers.scaffold import settle
 from edgechoir.tiers.statistics import preparation_of
+from edgechoir.tiers.stream import flow_of
 from edgechoir.tiers.trace import Trace
 from edgechoir.tiers.work import Desk, do
 from edgechoir.training.trainer import Trainer, available
@@ -61,18 +63,28 @@ from edgechoir.types import Floats
 
 log: Final = logging.getLogger(__name__)
 
+MAX_ROWS: Final = 64
+"""Steps named in a status document; `edgechoir pipeline list` has all."""
+
 
 class Device:
     """One device's work; `host` carries its messages."""
 
     def __init__(
-        self, config: DeviceConfig, bundle: Bundle, samples: SampleStore, versions: ModelVersions
+        self,
+        config: DeviceConfig,
+        bundle: Bundle,
+        samples: SampleStore,
+        versions: ModelVersions,
+        vectors: KeptVectors | None = None,
     ) -> None:
+        """`vectors` keeps what a rule leaves here, and is there where this device trains."""
         self.config = config
         self.host: Host
         self._bundle = bundle
         self._samples = samples
         self._versions = versions
+        self._vectors = vectors
         kept = latest(versions)
         first = Held(0, digest_of(State(bundle.params)), bundle.params)
         self._held = first if kept is None else kept
@@ -89,20 +101,15 @@ class Device:
         self._recent = Recent(
             config.predictions.recent, bundle.manifest.input_shape, len(bundle.manifest.outputs)
         )
-        self.pipeline = Pipeline(
-            make_source(config.sensor),
-            build_operators([{"op": s.op, **s.arguments} for s in config.pipeline]),
-            self.predictor,
-            self._sinks(),
-            self._store,
-            check=_check_of(config, bundle),
-        )
+        self.sinks = self._sinks()
+        self.pipeline = Pipeline(flow_of(config, self.predictor, self.sinks, self._store))
         self._trains = config.training.enabled and available()
         self._trainer = (
             Trainer(config.model.bundle, idle_timeout=config.training.idle_timeout_s)
             if self._trains
             else None
         )
+        self.ledger: Ledger
         self._trace = None if config.trace is None else Trace(config.trace.directory)
         self._job: asyncio.Task[None] | None = None
         self._published = 0.0
@@ -140,12 +147,14 @@ class Device:
                 await self._trainer.close()
             self.predictor.close()
 
-    async def _publish(self, answer: Answer) -> None:
+    async def _publish(self, sample: Sample) -> None:
         now = time.monotonic()
         if now - self._published < 1.0 / self.config.predictions.max_rate_hz:
             return
         self._published = now
-        sample, prediction = answer.sample, answer.prediction
+        prediction = sample.answer
+        if prediction is None:
+            return
         record = PredictionRecord(
             federation=self.config.federation,
             tier="device",
@@ -232,12 +241,15 @@ class Device:
             self._trainer,
             self._answer,
             self._recent.arrays if self.config.predictions.recent else None,
+            self._vectors,
         )
         try:
+            rho, honest = self._cost(plan)
+            self.ledger.check(rho)
             piece = await do(desk, plan)
-            encoding = encoding_of(plan)
-            noise = uniform(os.urandom(32), plan.dimension)
-            vector = encoding.encode(piece.vector, piece.n, piece.figures, noise)
+            vector = contribution(plan, piece, honest, os.urandom)
+            if rho is not None:
+                await asyncio.to_thread(self.ledger.charge, rho)
         except (TrainingError, RemoteError) as error:
             log.warning("round %d: %s", plan.round, error)
             self.host.happen(NoContribution(plan.round, str(error)))
@@ -245,6 +257,13 @@ class Device:
         if self._trace is not None:
             self._trace.write("true", str(self.config.member), vector)
         self.host.happen(Contribution(plan.round, vector))
+
+    def _cost(self, plan: wire.Plan) -> tuple[float | None, int]:
+        """rho of taking part, None for a round without noise, and how many are honest."""
+        up = self.host.endpoint.joint.up
+        honest = 0 if up is None else honest_survivors(up, plan)
+        terms = private_terms(plan)
+        return None if terms is None else cost_of(plan, terms, honest), honest
 
     def _answer(self, x: Floats) -> Floats:
         """The live model's outputs [n, k] for raw samples x [n, ...]."""
@@ -268,10 +287,21 @@ class Device:
             except RemoteError as error:
                 self.host.refuse(error)
                 return
+            await self._settle(held)
             self.predictor.commit(candidate)
             self._held = held
             self._started_with_bundle = False
         self.host.happen(ModelHeld(held.version, held.digest))
+
+    async def _settle(self, held: Held) -> None:
+        """What waited to hear whether its round was counted."""
+        if self._vectors is None:
+            return
+        uploaded = self.host.journal.last_round(self.config.federation)
+        try:
+            await asyncio.to_thread(settle, self._vectors, held.round, uploaded)
+        except OperatorError as error:  # as if it had not been counted
+            log.error("%s", error)
 
     async def _keep(self, held: Held) -> None:
         try:
@@ -294,7 +324,7 @@ class Device:
     def describe(self) -> dict[str, Any]:
         """The device's own part of its status."""
         stats = self.pipeline.stats()
-        answers = stats.predictor
+        answers = self.predictor.stats()
         up = self.host.endpoint.joint.up
         dropped = sum(stats.dropped.values())
         return {
@@ -316,6 +346,19 @@ class Device:
                 "provider": answers.provider,
                 "swaps": answers.swaps,
             },
+            "pipeline": [
+                {
+                    "name": row.name,
+                    "taken": row.taken,
+                    "given": row.given,
+                    "dead": sum(row.dead.values()),
+                    "dropped": row.dropped,
+                    "mean_us": row.mean_us,
+                    "paused": row.paused,
+                }
+                for row in self.pipeline.rows()[:MAX_ROWS]
+            ],
+            "privacy": self.ledger.describe(),
             "training": {
                 "available": self._trains,
                 **self._training(),
@@ -332,11 +375,3 @@ class Device:
             "fits": stats.fits,
             "seconds": round(stats.fit_seconds, 4),
         }
-
-
-def _check_of(config: DeviceConfig, bundle: Bundle) -> Check:
-    """The sensor's declaration. Operators may change the shape, so only without them must a raw
-    sample have the model's; the model refuses a wrong one in any case."""
-    check = config.sensor.check
-    shape = None if config.pipeline else bundle.manifest.input_shape
-    return Check(shape, check.min, check.max, check.missing, check.fill)

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from edgechoir.pipeline.sink import Answer
+from edgechoir.pipeline.sample import Sample
 from edgechoir.types import Floats
 
 MAX_BYTES: Final = 8_000_000
@@ -27,10 +27,11 @@ class Recent:
         self._said: Floats = np.empty((0, outputs), np.float32)
         self._at = 0
 
-    async def write(self, answers: Sequence[Answer]) -> None:
+    async def write(self, samples: Sequence[Sample]) -> None:
         """Keep them in the place of the oldest."""
-        for answer in answers:
-            self._add(answer.sample.x, answer.prediction.values)
+        for sample in samples:
+            if sample.answer is not None:
+                self._add(sample.x, sample.answer.values)
 
     async def close(self) -> None:
         """Nothing is held open."""

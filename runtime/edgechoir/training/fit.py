@@ -10,12 +10,12 @@ from typing import Final, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as losses
 
 from edgechoir.bundle.load import Bundle
-from edgechoir.bundle.manifest import LossName, Manifest, Targets, prepare
+from edgechoir.bundle.manifest import Manifest, Targets, prepare
 from edgechoir.errors import TrainingError
 from edgechoir.training.interpret import Program, compile_graph, run
+from edgechoir.training.loss import loss_of
 from edgechoir.training.step import Step
 from edgechoir.types import FitPlan, Floats, Update
 
@@ -94,7 +94,7 @@ def fit(
             total = 0.0
             for rows in _batches(order.permutation(len(samples)), plan.batch_size):
                 output = model(samples[rows], training=True)
-                loss = _loss(bundle.manifest.loss, output, targets[rows])
+                loss = loss_of(bundle.manifest.loss, output, targets[rows])
                 gradients = torch.autograd.grad(loss, step.leaves, allow_unused=True)
                 with torch.no_grad():
                     step(gradients)
@@ -144,7 +144,7 @@ def _measure(model: Model, samples: Tensor, targets: Tensor) -> dict[str, float]
     with torch.no_grad():
         for x, y in zip(torch.split(samples, _ROWS), torch.split(targets, _ROWS), strict=True):
             output = model(x, training=False)
-            loss += _loss(model.manifest.loss, output, y).item() * len(x)
+            loss += loss_of(model.manifest.loss, output, y).item() * len(x)
             if model.manifest.metric == "accuracy":
                 metric += (output.argmax(1) == y).sum().item()
             else:
@@ -154,16 +154,6 @@ def _measure(model: Model, samples: Tensor, targets: Tensor) -> dict[str, float]
     if not np.isfinite([loss, value]).all():
         raise TrainingError(f"the given weights have loss {loss / n} on these samples")
     return {"loss": loss / n, model.manifest.metric: value}
-
-
-def _loss(name: LossName, output: Tensor, target: Tensor) -> Tensor:
-    match name:
-        case "cross_entropy":
-            return losses.cross_entropy(output, target)
-        case "mse":
-            return losses.mse_loss(output, target)
-        case "huber":
-            return losses.huber_loss(output, target)
 
 
 def _batches(order: np.ndarray[tuple[int], np.dtype[np.int64]], size: int) -> Iterator[Tensor]:

@@ -33,6 +33,17 @@ class Rule(Protocol):
     def following(self, state: State, total: Total) -> tuple[Self, State]:
         """The rule and the global state after a round. Raises BadUpdate."""
 
+    def weighing(
+        self, clip: float, max_samples: int, dimension: int, devices: int, bits: int
+    ) -> tuple[float, int]:
+        """The clip of the plan and the most that a device weighs, of those that were configured."""
+
+    def report(self, total: Total) -> Total:
+        """The sum as it is shown to people."""
+
+    def over(self) -> str:
+        """Why no further round may follow; nothing while one may."""
+
     def remember(self) -> Mapping[str, Floats]:
         """What a new process must be told to go on."""
 
@@ -40,8 +51,28 @@ class Rule(Protocol):
         """This rule, going on from what it remembered. Names it does not know are left out."""
 
 
+class Plain:
+    """What most rules leave as it is: rounds are as configured, and have no end of their own."""
+
+    __slots__ = ()
+
+    def weighing(
+        self, clip: float, max_samples: int, dimension: int, devices: int, bits: int
+    ) -> tuple[float, int]:
+        """As configured."""
+        return clip, max_samples
+
+    def report(self, total: Total) -> Total:
+        """As it is."""
+        return total
+
+    def over(self) -> str:
+        """Never."""
+        return ""
+
+
 @dataclass(frozen=True, slots=True)
-class Training:
+class Training(Plain):
     """What the rules have in common whose devices train and send their update, nothing else.
 
     `local` holds options of the task: what a device's objective has beside the loss.
