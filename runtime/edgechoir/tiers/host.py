@@ -72,6 +72,9 @@ STATUS_S: Final = 5.0
 """Seconds between two status documents when nothing changes."""
 SETTLE_S: Final = 0.5
 """Seconds that changes are gathered into one status document."""
+SLOW_S: Final = 2.0
+"""Seconds after which the status speaks of a transfer."""
+TRANSFERS_SHOWN: Final = 8
 MAX_BLOB: Final = 256 * 1024 * 1024
 REFUSALS_LOGGED: Final = 20
 """Refusals of one reason that are logged in full; after that every hundredth."""
@@ -474,6 +477,21 @@ class Host:
         where = str(topic(self.place.federation, self.place.me, "status"))
         await self.link.publish(where, self.status(state).to_json(), retain=True, timeout=10)
 
+    def _under_way(self) -> list[dict[str, object]]:
+        """Transfers that take long, for the status document."""
+        now = time.monotonic()
+        return [
+            {
+                "sender": str(where.member),
+                "receiver": where.rest,
+                "arrived": one.arrived,
+                "total": one.total,
+                "seconds": round(now - one.since, 1),
+            }
+            for one in self._transfers.progress(SLOW_S)[:TRANSFERS_SHOWN]
+            for where in (parse(one.key),)
+        ]
+
     def status(self, state: MemberState) -> Status:
         """The status document as it would be published now."""
         counters = self.link.counters
@@ -491,6 +509,7 @@ class Host:
                 },
                 "certificate": None if self.upkeep is None else self.upkeep.figures(),
                 "audit": self.account.audit.figures(),
+                "transfers": self._under_way() or None,
                 "spool": None if self.spool is None else self.spool.figures(),
                 "health": health(self._began, before, self._usage),
             }
