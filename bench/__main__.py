@@ -21,6 +21,7 @@ NAMES: Final = (
     "secagg",
     "exact",
     "rounds",
+    "learning",
 )
 
 

@@ -63,6 +63,7 @@ from edgechoir.tiers.aggregator_process import subject_of
 from edgechoir.tiers.contribution import contribution
 from edgechoir.tiers.models import Held, read_model
 from edgechoir.tiers.pursuit import question, reply_of
+from edgechoir.tiers.scaffold import settle
 from edgechoir.tiers.statistics import preparation_of
 from edgechoir.tiers.work import Desk, do
 from edgechoir.training import fit as fitting
@@ -104,10 +105,17 @@ class HereTrainer:
     bundle: Bundle
 
     async def fit(
-        self, w: Floats, x: Floats, y: Targets, plan: FitPlan, *, deadline: float | None = None
+        self,
+        w: Floats,
+        x: Floats,
+        y: Targets,
+        plan: FitPlan,
+        *,
+        deadline: float | None = None,
+        **beside: Floats,
     ) -> Update:
         """See `training.fit.fit`."""
-        return fitting.fit(self.bundle, w, x, y, plan)
+        return fitting.fit(self.bundle, w, x, y, plan, **beside)
 
     def predict(self, w: Floats, x: Floats) -> Floats:
         """See `training.fit.predict`."""
@@ -118,6 +126,18 @@ class HereTrainer:
     ) -> dict[str, float]:
         """See `training.fit.evaluate`."""
         return fitting.evaluate(self.bundle, w, x, y)
+
+
+class Memory(dict[str, tuple[Floats, int]]):
+    """A device's disk, for vectors that stay there."""
+
+    def put(self, name: str, vector: Floats, round_: int) -> None:
+        """As `store.vectors.KeptVectors`."""
+        self[name] = vector.copy(), round_
+
+    def drop(self, name: str) -> None:
+        """As `store.vectors.KeptVectors`."""
+        self.pop(name, None)
 
 
 class Arena:
@@ -148,6 +168,7 @@ class Arena:
             for parent in (ROOT, *nodes)
         }
         self._held: dict[str, Held] = {}
+        self._kept = {name: Memory() for name in devices}
         self._letters: deque[tuple[str, bytes]] = deque()
         self._jobs: dict[str, Work] = {}
         authority = create_authority(FEDERATION, os.urandom, self.now, 30)
@@ -244,6 +265,7 @@ class Arena:
             self._rows[name],
             self._trainer,
             lambda x: self._trainer.predict(held.weights, self.seen(x)),
+            kept=self._kept[name],
         )
         try:
             piece = asyncio.run(do(desk, plan))
@@ -274,6 +296,10 @@ class Arena:
                     held = read_model(model, self._held.get(name))
                     if held is not None:
                         self._held[name] = held
+                        if name in self._kept:
+                            up = self._members[name].joint.up
+                            assert up is not None
+                            settle(self._kept[name], held.round, up.last_round)
                         below = self._children.get(name, ())
                         self._letters.extend((child, envelope) for child in below)
                         self._handle(name, ModelHeld(held.version, held.digest))

@@ -7,7 +7,7 @@ missing nothing is measured.
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -35,6 +35,10 @@ class Problem:
     metric: str
     higher_is_better: bool
     parents: Mapping[str, str] | None = None
+    normalise: bool = True
+    kept_back: str = "rows"
+    """What a choice of settings is judged on: every fifth of each device's "rows", the last fifth
+    of them ("tail"), or every fourth of the "devices", where rows of one device are alike."""
 
 
 def available() -> bool:
@@ -56,18 +60,40 @@ def _loader() -> ModuleType:
     return module
 
 
-def standard(train: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard deviation of each column [d] over the rows [n, d]."""
-    mean, std = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
-    return mean.astype(np.float32), np.where(std > 1e-6, std, 1.0).astype(np.float32)
-
-
 def _model(name: str) -> Path:
     return ROOT / "models" / name / "model.py"
 
 
 def _each(client: np.ndarray, x: Floats, y: Targets) -> dict[str, Rows]:
     return {f"dev-{c:03d}": Rows(x[client == c], y[client == c]) for c in np.unique(client)}
+
+
+def for_choosing(whole: Problem) -> Problem:
+    """The same problem with training rows kept back in the place of the test rows."""
+    names = sorted(whole.devices)
+    if whole.kept_back == "devices":
+        judged = {name: whole.devices[name] for name in names[::4]}
+        devices = {name: whole.devices[name] for name in names if name not in judged}
+    else:
+        judged, devices = {}, {}
+        for name, rows in whole.devices.items():
+            at = np.arange(len(rows.x))
+            back = at % 5 == 4 if whole.kept_back == "rows" else at >= 0.8 * len(at)
+            judged[name] = Rows(rows.x[back], rows.y[back])
+            devices[name] = Rows(rows.x[~back], rows.y[~back])
+    return replace(
+        whole, devices=devices, score=lambda outputs: _judge(outputs, list(judged.values()))
+    )
+
+
+def _judge(outputs: Outputs, judged: list[Rows]) -> float:
+    """Accuracy (of few devices the mean of theirs), or RMSE in units of the target."""
+    if judged[0].y.ndim == 1:
+        shares = [float((outputs(rows.x).argmax(1) == rows.y).mean()) for rows in judged]
+        sizes = [len(rows.y) if len(judged) > 4 else 1 for rows in judged]
+        return float(np.average(shares, weights=sizes))
+    x, y = (np.concatenate([getattr(rows, name) for rows in judged]) for name in "xy")
+    return rmse(outputs(x), y)
 
 
 def _accuracy(x: Floats, y: Targets) -> Callable[[Outputs], float]:
@@ -78,8 +104,7 @@ def heart(load: ModuleType) -> Problem:
     """Four hospitals; the mean of their accuracies."""
     d = load.load("fed_heart_disease")
     train, y = d["split"] == 0, d["y"].astype(np.int64)
-    mean, std = standard(d["x"][train])
-    x = ((d["x"] - mean) / std).astype(np.float32)
+    x = d["x"].astype(np.float32)
     sites = [(x[m], y[m]) for c in range(4) if (m := ~train & (d["client"] == c)).any()]
     return Problem(
         "heart",
@@ -93,9 +118,8 @@ def heart(load: ModuleType) -> Problem:
 
 def _har(load: ModuleType) -> tuple[Floats, Targets, np.ndarray, np.ndarray]:
     w = load.har_windows(load.load("hapt_har"))
-    x, train = load.har_features(w["x"]), w["split"] == 0
-    mean, std = standard(x[train])
-    return ((x - mean) / std).astype(np.float32), w["y"], w["client"], train
+    x = load.har_features(w["x"]).astype(np.float32)
+    return x, w["y"], w["client"], w["split"] == 0
 
 
 def har(load: ModuleType) -> Problem:
@@ -103,7 +127,7 @@ def har(load: ModuleType) -> Problem:
     x, y, client, train = _har(load)
     devices = _each(client[train], x[train], y[train])
     score = _accuracy(x[~train], y[~train])
-    return Problem("har", _model("har"), devices, score, "accuracy, 9 unseen persons", True)
+    return _persons("har", devices, score)
 
 
 def har_two(load: ModuleType) -> Problem:
@@ -116,17 +140,21 @@ def har_two(load: ModuleType) -> Problem:
         keep |= train & (client == c) & np.isin(y, chosen)
     devices = _each(client[keep], x[keep], y[keep])
     score = _accuracy(x[~train], y[~train])
-    return Problem("har-two", _model("har"), devices, score, "accuracy, 9 unseen persons", True)
+    return _persons("har-two", devices, score)
+
+
+def _persons(name: str, devices: Mapping[str, Rows], score: Callable[[Outputs], float]) -> Problem:
+    words = "accuracy, 9 unseen persons"
+    return Problem(name, _model("har"), devices, score, words, True, kept_back="devices")
 
 
 def turbofan(load: ModuleType) -> Problem:
     """100 single-engine devices under ten nodes; RMSE in cycles on 100 other engines."""
     w = load.cmapss_windows(load.load("cmapss_fd001"))
     train, test = w["train"], w["test"]
-    mean, std = standard(train["x"].reshape(-1, 14))
-    flat = {k: ((w[k]["x"] - mean) / std).reshape(len(w[k]["x"]), -1) for k in ("train", "test")}
+    flat = {k: w[k]["x"].reshape(len(w[k]["x"]), -1).astype(np.float32) for k in w}
     target = (train["y"] / 125)[:, None]
-    devices = _each(train["client"], flat["train"].astype(np.float32), target.astype(np.float32))
+    devices = _each(train["client"], flat["train"], target.astype(np.float32))
     parents = {name: f"node-{i // 10}" for i, name in enumerate(sorted(devices))}
     return Problem(
         "turbofan",
@@ -136,6 +164,7 @@ def turbofan(load: ModuleType) -> Problem:
         "RMSE in cycles",
         False,
         parents,
+        kept_back="devices",
     )
 
 
@@ -143,18 +172,16 @@ def air(load: ModuleType) -> Problem:
     """12 stations; RMSE in ug/m3 over the test year of all."""
     w = load.beijing_forecast(load.load("beijing_air"))
     train, test = w["train"], w["test"]
-    mean, std = standard(train["x"])
-    y_mean, y_std = float(train["y"].mean()), float(train["y"].std())
-    x = ((train["x"] - mean) / std).astype(np.float32)
-    x_test = ((test["x"] - mean) / std).astype(np.float32)
-    devices = _each(train["client"], x, ((train["y"] - y_mean) / y_std)[:, None])
+    target = (train["y"] / 100).astype(np.float32)
+    devices = _each(train["client"], train["x"], target[:, None])
     return Problem(
         "air",
         _model("air"),
         devices,
-        lambda outputs: rmse(outputs(x_test)[:, 0] * y_std + y_mean, test["y"]),
+        lambda outputs: rmse(outputs(test["x"])[:, 0] * 100, test["y"]),
         "RMSE in ug/m3",
         False,
+        kept_back="tail",
     )
 
 
@@ -165,7 +192,8 @@ def mnist(load: ModuleType) -> Problem:
     train = d["split"] == 0
     devices = _each(d["client"][train], x[train], y[train])
     score = _accuracy(x[~train], y[~train])
-    return Problem("mnist", _model("mnist"), devices, score, "accuracy on 2,000 rows", True)
+    words = "accuracy on 2,000 rows"
+    return Problem("mnist", _model("mnist"), devices, score, words, True, normalise=False)
 
 
 def rmse(found: Floats, true: Floats) -> float:

@@ -1,4 +1,4 @@
-"""PM2.5 in the next hour, standardised, from 23 values of now and the last day."""
+"""PM2.5 in the next hour, in 100 ug/m3, from 23 values of now and the last day."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ META = {
     "name": "air",
     "task": "regression",
     "input": [23],
-    "outputs": ["PM2.5"],
+    "outputs": ["PM2.5 / 100"],
 }
 
 

@@ -48,6 +48,18 @@ def test_a_changed_record_is_named_by_its_line(run: Any, site: Any) -> None:
     assert ended.out.splitlines()[-2].startswith("1 wrong: ")
 
 
+def test_doctor_looks_at_the_log(run: Any, site: Any) -> None:
+    config = site.member("device", "dev-1", "node-1")
+    assert "audit log" not in run.findings(config)
+    log = log_of(config)
+    log.record("joined", member="device/dev-2")
+    log.close()
+    assert run.findings(config)["audit log"]["seen"] == "4 records, the chain holds"
+    (file,) = (config.parent / "state" / "audit").glob("*.log")
+    file.write_bytes(file.read_bytes().replace(b"dev-2", b"dev-3"))
+    assert run.findings(config)["audit log"]["level"] == "note"
+
+
 def test_a_log_cut_off_is_found_by_a_head_seen_before(run: Any, site: Any) -> None:
     config = site.member("device", "dev-1", "node-1")
     log = log_of(config)

@@ -32,10 +32,11 @@ from edgechoir.fleet.enrolment_server import EnrolmentSettings, enrolment_server
 from edgechoir.fleet.files import locked
 from edgechoir.fleet.policy_file import write_policy
 from edgechoir.fleet.registry import read_registry
-from edgechoir.fleet.tokens import Token, Wanted, open_tokens, read_token
+from edgechoir.fleet.tokens import Token, Wanted, open_tokens, read_token, use_token
 from edgechoir.identity.authority import Authority
 from edgechoir.identity.chain import Line
 from edgechoir.identity.policy import Policy
+from edgechoir.identity.request import read_request, request_from_pem
 
 T = TypeVar("T")
 HOST = "127.0.0.1"
@@ -482,11 +483,17 @@ def test_a_token_read_back_is_the_token(place: Place) -> None:
 
 
 def test_the_hash_of_nothing_opens_nothing(place: Place) -> None:
-    from edgechoir.fleet.tokens import use_token
-    from edgechoir.identity.request import read_request, request_from_pem
 
     token = place.token()
     request = read_request(request_from_pem(place.request(token, place.home("dev-1"))))
     for secret in (b"", b"\0" * 32):
         with pytest.raises(BadCertificate):
             use_token(place.ca, token.id, secret, request, "ab", time.time())
+
+
+@pytest.mark.parametrize(
+    "url", ["https://..:1", "https://x" + "y" * 80 + ":1", "https://h:99999", "https://[:1"]
+)
+def test_an_address_that_nobody_can_have_is_an_error_of_ours(place: Place, url: str) -> None:
+    with pytest.raises((LinkError, OperatorError), match="https://"):
+        asyncio.run(client.fetch_revocations(place.authority.root, url, time.time()))

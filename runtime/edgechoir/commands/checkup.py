@@ -97,6 +97,8 @@ async def _member(config: "Config", now: float) -> AsyncIterator[Finding]:
         yield finding
     if not isinstance(config, MonitorConfig):
         yield state(config.state)
+        for finding in audit_log(config.state, member):
+            yield finding
         yield disk(config.state, _needed(config, bundle))
     if isinstance(config, DeviceConfig):
         for finding in device(config):
@@ -247,6 +249,25 @@ def state(directory: Path) -> Finding:
     finally:
         os.close(lock)
     return good("state", f"{directory} is writable and not in use")
+
+
+def audit_log(directory: Path, member: "Member | None") -> Iterator[Finding]:
+    """The member's audit log, where it has one: every line, which takes a second or so."""
+    from edgechoir.fleet.audit_check import verify_log
+    from edgechoir.fleet.audit_files import DIRECTORY, log_files
+
+    if not log_files(directory / DIRECTORY):
+        return
+    try:
+        verdict = verify_log(directory / DIRECTORY, None if member is None else member.root)
+    except OperatorError as error:
+        yield wrong("audit log", str(error))
+        return
+    if verdict.wrong:
+        advice = "see `edgechoir audit verify`: somebody, or the disk, has changed it"
+        yield note("audit log", verdict.wrong[0], advice)
+    else:
+        yield good("audit log", f"{verdict.records} records, the chain holds")
 
 
 def model(directory: Path) -> "tuple[Finding, Bundle | None]":

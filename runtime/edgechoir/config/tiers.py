@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, Strict, StringConstraints, model_validator
 
-from edgechoir.config.rules import AnyRule, FedAvgRule, misfit
+from edgechoir.config.rules import AnyRule, FedAvgRule
 from edgechoir.config.sections import (
     AuditLog,
     Broker,
@@ -13,6 +13,7 @@ from edgechoir.config.sections import (
     CloudRounds,
     CloudTraining,
     CloudUpdate,
+    Consent,
     DeviceTraining,
     Log,
     MemberPrivacy,
@@ -21,6 +22,7 @@ from edgechoir.config.sections import (
     Name,
     Place,
     Predictions,
+    Queries,
     Rounds,
     Section,
     Trace,
@@ -74,6 +76,7 @@ class CloudConfig(Section):
     training: CloudTraining = CloudTraining()
     rule: AnyRule = FedAvgRule()
     update: CloudUpdate = CloudUpdate()
+    queries: Queries = Queries()
     privacy: CloudPrivacy | None = None
     audit: AuditLog = AuditLog()
     log: Log = Log()
@@ -84,7 +87,10 @@ class CloudConfig(Section):
             raise ValueError(
                 'training.schedule is "cosine", which falls until the last round: set rounds.rounds'
             )
-        why = misfit(self.rule, self.training, self.update)
+        why = self.rule.misfit(self.training, self.update)
+        if self.privacy is not None and not self.rule.PRIVATE:
+            why = "its devices send more than an update, which the noise does not cover: leave "
+            why += "[privacy] out"
         if why:
             raise ValueError(f"rule {self.rule.name}: {why}")
         return self
@@ -173,6 +179,7 @@ class DeviceConfig(Child):
     update: MemberUpdate = MemberUpdate()
     privacy: MemberPrivacy = MemberPrivacy()
     predictions: Predictions = Predictions()
+    consent: Consent = Consent()
     audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None

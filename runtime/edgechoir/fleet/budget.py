@@ -22,7 +22,3 @@ class Budget:
             return False
         self.left -= 1
         return True
-
-    def give_back(self) -> None:
-        """What was taken last was not needed."""
-        self.left = min(self.burst, self.left + 1)

@@ -179,6 +179,8 @@ async def _ask(
         ) from None
     except OSError as error:
         raise LinkError(f"{url}: {_why(error)}") from None
+    except ValueError as error:  # what no resolver or TLS library takes for a name
+        raise LinkError(f"{url} cannot be asked: {error}") from None
     except Malformed as error:
         raise LinkError(
             f"{url} gave no answer ({error}); it may have refused this member's certificate, or "

@@ -57,8 +57,6 @@ MAX_BODY: Final = 16_384
 PER_ADDRESS: Final = (30, 2.0)
 """Requests of one address: at once, and the seconds in which one more may follow."""
 MAX_ADDRESSES: Final = 4096
-WRONG: Final = (60, 1.0)
-"""Wrong tokens of all addresses together."""
 SERVER_DAYS: Final = 90
 
 
@@ -93,7 +91,6 @@ class EnrolmentServer:
         self._signing = asyncio.Lock()
         self._open: set[asyncio.Task[None]] = set()
         self._budgets: OrderedDict[str, Budget] = OrderedDict()
-        self._wrong = Budget(*WRONG)
         self._certificate = self._certify()
         self.context = self._context()
         now = clock()
@@ -238,8 +235,6 @@ class EnrolmentServer:
             secret = bytes.fromhex(fields["secret"])
         except ValueError:
             raise Malformed("the secret is not hex") from None
-        if not self._wrong.take(time.monotonic()):
-            raise _Busy("too many wrong tokens were tried: wait a minute")
         granted, token = await self._sign(
             lambda: enrol_by_token(
                 self._authority,
@@ -251,7 +246,6 @@ class EnrolmentServer:
                 os.urandom,
             )
         )
-        self._wrong.give_back()
         self._account("enrolled", granted, peer, token=token.id)
         return granted
 

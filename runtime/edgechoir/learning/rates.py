@@ -13,12 +13,14 @@ from typing import Final, Literal
 LEAST: Final = 1e-6
 """No schedule goes below this part of the first rate: a plan's rate is above 0."""
 
+Shape = Literal["constant", "cosine", "step"]
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:
     """One schedule. `rounds` is the run's length, for cosine; `every` and `factor` are for step."""
 
-    kind: Literal["constant", "cosine", "step"] = "constant"
+    kind: Shape = "constant"
     rounds: int = 1
     every: int = 1
     factor: float = 0.5

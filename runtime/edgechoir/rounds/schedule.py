@@ -300,7 +300,7 @@ def model_of(s: Schedule, devices: int, samples: int, finished: str) -> wire.Mod
     aux = {name: to_bytes(vector) for name, vector in sorted(s.state.aux.items())}
     return wire.Model(
         version=s.version,
-        round=s.round,
+        round=s.ordered,
         digest=digest(params, aux),
         params=params,
         aux=tuple(aux.items()),

@@ -22,11 +22,27 @@ class Learner(Protocol):
     """Trains and measures. Raises TrainingError."""
 
     async def fit(
-        self, w: Floats, x: Floats, y: Targets, plan: FitPlan, *, deadline: float | None = None
+        self,
+        w: Floats,
+        x: Floats,
+        y: Targets,
+        plan: FitPlan,
+        *,
+        deadline: float | None = None,
+        **beside: Floats,
     ) -> Update: ...
     async def evaluate(
         self, w: Floats, x: Floats, y: Targets, *, deadline: float | None = None
     ) -> dict[str, float]: ...
+
+
+class Keeper(Protocol):
+    """Vectors by name that stay on the device, each with the round it is of. Raises
+    OperatorError."""
+
+    def put(self, name: str, vector: Floats, round_: int) -> None: ...
+    def get(self, name: str) -> tuple[Floats, int] | None: ...
+    def drop(self, name: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +56,7 @@ class Desk:
     trainer: Learner | None
     answer: Callable[[Floats], Floats] | None = None
     recent: Callable[[], tuple[Floats, Floats]] | None = None
+    kept: Keeper | None = None
 
 
 @dataclass(frozen=True, slots=True)

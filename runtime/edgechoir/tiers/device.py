@@ -23,6 +23,7 @@ from edgechoir.errors import (
     BadModel,
     BadSample,
     OperatorError,
+    PolicyViolation,
     RemoteError,
     TrainingError,
 )
@@ -46,12 +47,15 @@ from edgechoir.rounds.events import (
 )
 from edgechoir.rounds.participant import honest_survivors
 from edgechoir.store.samples import SampleStore
+from edgechoir.store.vectors import KeptVectors
 from edgechoir.store.versions import ModelVersions
+from edgechoir.tiers.consent import WITHDRAWN, Gate
 from edgechoir.tiers.contribution import contribution, cost_of, private_terms
 from edgechoir.tiers.host import Host
 from edgechoir.tiers.ledger import Ledger
 from edgechoir.tiers.models import Held, keep, latest, read_model
 from edgechoir.tiers.recent import Recent
+from edgechoir.tiers.scaffold import settle
 from edgechoir.tiers.statistics import preparation_of
 from edgechoir.tiers.stream import flow_of
 from edgechoir.tiers.trace import Trace
@@ -69,13 +73,20 @@ class Device:
     """One device's work; `host` carries its messages."""
 
     def __init__(
-        self, config: DeviceConfig, bundle: Bundle, samples: SampleStore, versions: ModelVersions
+        self,
+        config: DeviceConfig,
+        bundle: Bundle,
+        samples: SampleStore,
+        versions: ModelVersions,
+        vectors: KeptVectors | None = None,
     ) -> None:
+        """`vectors` keeps what a rule leaves here, and is there where this device trains."""
         self.config = config
         self.host: Host
         self._bundle = bundle
         self._samples = samples
         self._versions = versions
+        self._vectors = vectors
         kept = latest(versions)
         first = Held(0, digest_of(State(bundle.params)), bundle.params)
         self._held = first if kept is None else kept
@@ -102,6 +113,7 @@ class Device:
         )
         self.ledger: Ledger
         self._trace = None if config.trace is None else Trace(config.trace.directory)
+        self._consent = Gate(config.consent, config.state)
         self._job: asyncio.Task[None] | None = None
         self._published = 0.0
         self._mark = (0, 0)
@@ -232,15 +244,22 @@ class Device:
             self._trainer,
             self._answer,
             self._recent.arrays if self.config.predictions.recent else None,
+            self._vectors,
         )
         try:
+            decision = await asyncio.to_thread(self._consent.decide, plan)
+            self.host.account.consent(plan.round, decision)
+            if decision.reason:
+                raise PolicyViolation(decision.reason)
             rho, honest = self._cost(plan)
             self.ledger.check(rho)
             piece = await do(desk, plan)
             vector = contribution(plan, piece, honest, os.urandom)
+            if await asyncio.to_thread(self._consent.withdrawn):
+                raise PolicyViolation(WITHDRAWN)
             if rho is not None:
                 await asyncio.to_thread(self.ledger.charge, rho)
-        except (TrainingError, RemoteError) as error:
+        except (TrainingError, RemoteError, OperatorError) as error:
             log.warning("round %d: %s", plan.round, error)
             self.host.happen(NoContribution(plan.round, str(error)))
             return
@@ -277,10 +296,21 @@ class Device:
             except RemoteError as error:
                 self.host.refuse(error)
                 return
+            await self._settle(held)
             self.predictor.commit(candidate)
             self._held = held
             self._started_with_bundle = False
         self.host.happen(ModelHeld(held.version, held.digest))
+
+    async def _settle(self, held: Held) -> None:
+        """What waited to hear whether its round was counted."""
+        if self._vectors is None:
+            return
+        uploaded = self.host.journal.last_round(self.config.federation)
+        try:
+            await asyncio.to_thread(settle, self._vectors, held.round, uploaded)
+        except OperatorError as error:  # as if it had not been counted
+            log.error("%s", error)
 
     async def _keep(self, held: Held) -> None:
         try:

@@ -6,6 +6,7 @@ from edgechoir.bundle.load import load_bundle
 from edgechoir.config.tiers import DeviceConfig
 from edgechoir.store.outbox import Outbox
 from edgechoir.store.samples import SampleStore
+from edgechoir.store.vectors import KeptVectors
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.control import controlled
 from edgechoir.tiers.device import Device
@@ -29,13 +30,14 @@ async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> Non
             max_bytes=config.sensor.store.bytes,
         )
         versions = ModelVersions(config.state / "models.db")
+        vectors = KeptVectors(config.state / "kept.db") if config.training.enabled else None
         outbox = (
             Outbox(config.state / "outbox.db", config.predictions.keep_bytes)
             if config.predictions.keep_offline
             else None
         )
         try:
-            device = Device(config, bundle, samples, versions)
+            device = Device(config, bundle, samples, versions, vectors)
             async with host_of(config, device.describe, device.handle, open_link) as host:
                 device.host = host
                 privacy = config.privacy
@@ -49,5 +51,7 @@ async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> Non
         finally:
             samples.close()
             versions.close()
+            if vectors is not None:
+                vectors.close()
             if outbox is not None:
                 outbox.close()

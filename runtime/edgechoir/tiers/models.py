@@ -17,12 +17,14 @@ from edgechoir.types import Floats
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The version in use here; `weights` [d] and what goes with them in `aux` are read-only."""
+    """The version in use here; `weights` [d] and what goes with them in `aux` are read-only.
+    `round` is the one that made it, as far as it is known."""
 
     version: int
     digest: bytes
     weights: Floats
     aux: Mapping[str, Floats] = field(default_factory=dict)
+    round: int = 0
 
 
 def read_model(model: wire.Model, held: Held | None) -> Held | None:
@@ -41,7 +43,7 @@ def read_model(model: wire.Model, held: Held | None) -> Held | None:
     if held is not None and len(weights) != len(held.weights):
         raise BadModel(f"model of {len(weights)} weights, expected {len(held.weights)}")
     vectors = {name: _vector(model, name, data) for name, data in aux.items()}
-    return Held(model.version, model.digest, weights, vectors)
+    return Held(model.version, model.digest, weights, vectors, model.round)
 
 
 def _vector(model: wire.Model, name: str, data: bytes) -> Floats:

@@ -60,7 +60,9 @@ class Upkeep:
         self._draw = draw
         self._crl_file = CrlFile(member.paths.directory)
         self._stamp = self._certificate_stamp()
-        self._due = renewal_due(member.certificate, draw())
+        self._place = draw()
+        """Of this member among those whose certificates fall due together."""
+        self._try_at = 0.0
         self._ask_at = 0.0
         self._failures = 0
         self._failed = ""
@@ -70,11 +72,18 @@ class Upkeep:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self._look()
-            await self._ask()
-            await self._renew()
-            await self._reopen()
+            try:
+                await self._look()
+                await self._ask()
+                await self._renew()
+                await self._reopen()
+            except Exception:  # the edge of this task: the member goes on with what it has
+                log.exception("looking after the certificate failed")
             await asyncio.sleep(self._pace.look)
+
+    @property
+    def _due(self) -> float:
+        return renewal_due(self._member.certificate, self._place)
 
     def figures(self) -> dict[str, Any]:
         """For the status."""
@@ -127,7 +136,6 @@ class Upkeep:
             log.error("the new certificate is for another key: start this process again")
             return
         self._member = member
-        self._due = renewal_due(certificate, self._draw())
         self._failures, self._failed = 0, ""
         host = self._host
         host.endpoint.renew(Signer(member.key, certificate, host.place.instance))
@@ -164,7 +172,7 @@ class Upkeep:
     async def _renew(self) -> None:
         now = time.time()
         certificate = self._member.certificate
-        if self._url is None or now < self._due:
+        if self._url is None or now < self._due or time.monotonic() < self._try_at:
             return
         if now > certificate.not_after:
             self._fail(f"the certificate expired {_day(certificate.not_after)}: enrol it anew")
@@ -188,8 +196,8 @@ class Upkeep:
     def _fail(self, why: str) -> None:
         self._failures += 1
         pause = retry_after(self._failures, self._draw())
-        self._due = time.time() + pause
-        self._failed = f"failed, tried again {_day(self._due)}: {why}"
+        self._try_at = time.monotonic() + pause
+        self._failed = f"failed, tried again {_day(time.time() + pause)}: {why}"
         log.warning(
             "the certificate (valid until %s) was not renewed, tried again in %.0f min: %s",
             _day(self._member.certificate.not_after),

@@ -8,9 +8,11 @@ from edgechoir.learning.rules.fedadagrad import fedadagrad
 from edgechoir.learning.rules.fedadam import fedadam
 from edgechoir.learning.rules.fedavg import FedAvg
 from edgechoir.learning.rules.fedavgm import FedAvgM
+from edgechoir.learning.rules.fednova import FedNova
 from edgechoir.learning.rules.fedprox import fedprox
 from edgechoir.learning.rules.fedyogi import fedyogi
 from edgechoir.learning.rules.rule import Rule
+from edgechoir.learning.rules.scaffold import Scaffold
 
 MEMORY: Final = "rule:"
 """Begins the names of what a rule remembers, where it is stored beside the model."""
@@ -21,6 +23,8 @@ RULES: Final[dict[str, Callable[..., Rule]]] = {
     "fedyogi": fedyogi,
     "fedadagrad": fedadagrad,
     "fedprox": fedprox,
+    "scaffold": Scaffold,
+    "fednova": FedNova,
 }
 
 
