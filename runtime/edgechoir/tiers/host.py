@@ -46,6 +46,7 @@ from edgechoir.tiers.account import Account
 from edgechoir.tiers.claim import Claim
 from edgechoir.tiers.letters import Letters
 from edgechoir.tiers.place import Place, base_status
+from edgechoir.tiers.retained import ByName
 from edgechoir.tiers.revoked import Revoked
 from edgechoir.transport.blobs import Assembler
 from edgechoir.transport.link import Link, Message, Priority
@@ -134,6 +135,7 @@ class Host:
         self.letters = Letters(place, link, self._transfers, journal, endpoint)
         self._claim = Claim()
         self._taken: dict[str, bytes] = {}
+        self._by_name = ByName(self._subscribe)
         """The hash of the latest blob of each such channel of the parent."""
         self._changed = asyncio.Event()
         self._alarms: dict[str, asyncio.TimerHandle] = {}
@@ -178,10 +180,13 @@ class Host:
         group.create_task(self._restore(), name="restore")
         if place.parent is not None:
             await self._watch(place.parent)
-            for channel in ("model", "roster", "plan", "revoked"):
+            handed_out = ("model", "roster", "plan", "revoked")
+            for channel in handed_out:
                 await self._subscribe(
                     channel_filter(place.federation, channel, place.parent).replace("/#", "/+")
                 )
+            streams = [str(topic(place.federation, place.parent, each)) for each in handed_out]
+            group.create_task(self._by_name.run(streams), name="retained")
             await self._subscribe(down_filter(place.federation, place.me.member))
         if self.endpoint.joint.down is not None:
             await self._subscribe(up_filter(place.federation, place.me.member))
@@ -242,6 +247,8 @@ class Host:
                 for whole in self._transfers.take(message.topic, message.payload):
                     self._receive(where, whole, retained=message.retained)
             return
+        if further := self._by_name.hear(where, message.payload):
+            self.spawn(self._by_name.ask(where.stream, further), "retained chunks")
         blob = self._assembler.feed(where.stream, message.payload, time.monotonic())
         if blob is None or self._comes_again(where, blob):
             return
