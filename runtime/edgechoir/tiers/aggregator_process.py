@@ -62,7 +62,7 @@ def _schedule(config: CloudConfig, versions: ModelVersions) -> Schedule:
     )
     kept = versions.latest()
     if kept is None:
-        weights, version = bundle.params, 0
+        weights, version = bundle.params[: bundle.manifest.shared], 0
     else:
         weights, version = kept.params, kept.version
     journal = RoundJournal(config.state / "journal.db")

@@ -3,7 +3,8 @@
 The stream runs from the first second, whether or not there is a broker, a node or a model newer
 than the one it started with. A round only borrows what the stream has stored: its samples are
 trained on in a process of their own, and the model that comes back is built beside the one that
-answers and then exchanged.
+answers and then exchanged. Layers that the bundle names personal stay here: a global model has none
+of them, and what they learn changes the answers as soon as the training is over.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ import numpy as np
 from edgechoir import wire
 from edgechoir.bundle.load import Bundle
 from edgechoir.bundle.manifest import preparation
+from edgechoir.bundle.personal import compose, layout, split
 from edgechoir.config.tiers import DeviceConfig
 from edgechoir.errors import (
     BadModel,
@@ -28,6 +30,7 @@ from edgechoir.errors import (
     RemoteError,
     TrainingError,
 )
+from edgechoir.inference.candidate import Candidate, fingerprint
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
 from edgechoir.learning.fixed_point import Figures
@@ -48,6 +51,7 @@ from edgechoir.rounds.events import (
     Work,
 )
 from edgechoir.secagg.pads import uniform
+from edgechoir.store.personal import PersonalLayers
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.host import Host
@@ -55,7 +59,7 @@ from edgechoir.tiers.models import Held, keep, latest, read_model
 from edgechoir.tiers.sensor import make_source
 from edgechoir.tiers.trace import Trace
 from edgechoir.training.trainer import Trainer, available
-from edgechoir.types import FitPlan, Update
+from edgechoir.types import FitPlan, Floats, Update
 
 log: Final = logging.getLogger(__name__)
 
@@ -64,21 +68,31 @@ class Device:
     """One device's work; `host` carries its messages."""
 
     def __init__(
-        self, config: DeviceConfig, bundle: Bundle, samples: SampleStore, versions: ModelVersions
+        self,
+        config: DeviceConfig,
+        bundle: Bundle,
+        samples: SampleStore,
+        versions: ModelVersions,
+        layers: PersonalLayers | None = None,
     ) -> None:
+        """`layers` keeps the personal layers, and is there where the bundle has some."""
         self.config = config
         self.host: Host
         self._bundle = bundle
         self._samples = samples
         self._versions = versions
         kept = latest(versions)
-        digest = hashlib.sha256(bundle.params.astype("<f4").tobytes()).digest()
-        self._held = Held(0, digest, bundle.params) if kept is None else kept
+        shared, self._personal = split(bundle.manifest, bundle.params)
+        self._held = Held(0, fingerprint(shared), shared) if kept is None else kept
+        self._layers = layers
+        stored = None if layers is None else layers.get(layout(bundle.manifest))
+        if stored is not None:
+            self._personal = stored
         self._started_with_bundle = kept is None
         classes = bundle.manifest.task == "classification"
         self.predictor = Predictor(
             bundle.onnx,
-            self._held.weights,
+            self._composed(self._held.weights, self._personal),
             self._held.version,
             shape=bundle.manifest.input_shape,
             output=Output.LOGITS if classes else Output.VALUES,
@@ -220,22 +234,25 @@ class Device:
             x, y = await asyncio.to_thread(self._samples.training_arrays)
             if not len(x):
                 raise TrainingError("no samples are stored")
-            figures = await self._measure(self._trainer, held)
+            w = self._composed(held.weights, self._personal)
+            figures = await self._measure(self._trainer, w)
             fit = FitPlan(plan.epochs, plan.batch_size, plan.learning_rate, plan.seed)
-            update = await self._trainer.fit(held.weights, x, y, fit, deadline=plan.deadline)
+            update = await self._trainer.fit(w, x, y, fit, deadline=plan.deadline)
             vector = self._encode(plan, update, figures)
         except (TrainingError, BadUpdate) as error:
             log.warning("round %d: %s", plan.round, error)
             self.host.happen(NoContribution(plan.round, str(error)))
             return
         self.host.happen(Contribution(plan.round, vector))
+        if update.personal is not None:
+            await self._personalise(update.personal)
 
-    async def _measure(self, trainer: Trainer, held: Held) -> Figures:
+    async def _measure(self, trainer: Trainer, w: Floats) -> Figures:
         """The global model on the rows held out here, before it is trained on."""
         x, y = await asyncio.to_thread(self._samples.hold_out_arrays)
         if not len(x):
             return Figures()
-        result = await trainer.evaluate(held.weights, x, y)
+        result = await trainer.evaluate(w, x, y)
         n = len(x)
         correct = round(result.get("accuracy", 0.0) * n)
         return Figures(n, correct, result["loss"] * n)
@@ -255,9 +272,7 @@ class Device:
                 held = read_model(model, None if self._is_first(model) else self._held)
                 if held is None:
                     return
-                candidate = await asyncio.to_thread(
-                    self.predictor.stage, held.weights, held.version, held.digest
-                )
+                candidate = await self._stage(held, self._personal)
                 await self._keep(held)
             except RemoteError as error:
                 self.host.refuse(error)
@@ -266,6 +281,33 @@ class Device:
             self._held = held
             self._started_with_bundle = False
         self.host.happen(ModelHeld(held.version, held.digest))
+
+    async def _personalise(self, personal: Floats) -> None:
+        """Answer with what the personal layers have learnt, and keep them; or leave them alone."""
+        async with self._swap:
+            try:
+                candidate = await self._stage(self._held, personal)
+            except BadModel as error:
+                log.warning("the personal layers stay as they were: %s", error)
+                return
+            self.predictor.commit(candidate)
+            self._personal = personal
+            if self._layers is not None:
+                try:
+                    await asyncio.to_thread(
+                        self._layers.put, layout(self._bundle.manifest), personal, time.time()
+                    )
+                except OperatorError as error:  # used all the same, until the next start
+                    log.error("%s", error)
+
+    async def _stage(self, held: Held, personal: Floats) -> Candidate:
+        params = self._composed(held.weights, personal)
+        return await asyncio.to_thread(
+            self.predictor.stage, params, held.version, fingerprint(params)
+        )
+
+    def _composed(self, shared: Floats, personal: Floats) -> Floats:
+        return compose(self._bundle.manifest, shared, personal)
 
     async def _keep(self, held: Held) -> None:
         try:

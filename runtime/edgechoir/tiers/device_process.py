@@ -5,6 +5,7 @@ import time
 from edgechoir.bundle.load import load_bundle
 from edgechoir.config.tiers import DeviceConfig
 from edgechoir.store.outbox import Outbox
+from edgechoir.store.personal import PersonalLayers
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.device import Device
@@ -26,13 +27,14 @@ async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> Non
             max_bytes=config.sensor.store.bytes,
         )
         versions = ModelVersions(config.state / "models.db")
+        layers = PersonalLayers(config.state / "personal.db") if manifest.personal else None
         outbox = (
             Outbox(config.state / "outbox.db", config.predictions.keep_bytes)
             if config.predictions.keep_offline
             else None
         )
         try:
-            device = Device(config, bundle, samples, versions)
+            device = Device(config, bundle, samples, versions, layers)
             async with host_of(config, device.describe, device.handle, open_link) as host:
                 device.host = host
                 if outbox is not None:
@@ -43,5 +45,7 @@ async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> Non
         finally:
             samples.close()
             versions.close()
+            if layers is not None:
+                layers.close()
             if outbox is not None:
                 outbox.close()

@@ -58,6 +58,7 @@ def fit(bundle: Bundle, w: Floats, x: Floats, y: Targets, plan: FitPlan) -> Upda
     y is [n] class numbers, or [n, outputs] for a regression. The update's metrics are "loss" and
     the manifest's metric of the *given* weights over these rows (so that their mean over the
     federation judges the global model), and "fit_loss", the mean loss during the last epoch.
+    Shared and personal layers learn together (FedPer, algorithm 2); the delta is of the former.
     The same arguments give the same update. Raises TrainingError, also if the training diverges:
     an update that is not finite never leaves this function.
     """
@@ -84,11 +85,13 @@ def fit(bundle: Bundle, w: Floats, x: Floats, y: Targets, plan: FitPlan) -> Upda
                 total += loss.item() * len(rows)
             if not np.isfinite(total):
                 raise _diverged(steps, plan)
-    delta = model.flat.detach().numpy() - w
-    if not np.isfinite(delta).all():
+    trained = model.flat.detach().numpy()
+    if not np.isfinite(trained).all():
         raise _diverged(steps, plan)
     metrics["fit_loss"] = total / len(samples)
-    return Update(delta, len(samples), steps, metrics)
+    shared = bundle.manifest.shared
+    personal = trained[shared:] if shared < len(trained) else None
+    return Update(trained[:shared] - w[:shared], len(samples), steps, metrics, personal)
 
 
 def evaluate(bundle: Bundle, w: Floats, x: Floats, y: Targets) -> dict[str, float]:

@@ -183,7 +183,8 @@ def _jobs(fitting: "ModuleType") -> Mapping[str, Callable[[Bundle, Frame], Answe
         plan = FitPlan(**frame.fields["plan"])  # type: ignore[arg-type]
         update = fitting.fit(bundle, given["w"], given["x"], given["y"], plan)
         fields = {"n": update.n, "steps": update.steps, "metrics": dict(update.metrics)}
-        return fields, {"delta": update.delta}
+        own = {} if update.personal is None else {"personal": update.personal}
+        return fields, {"delta": update.delta, **own}
 
     def evaluate(bundle: Bundle, frame: Frame) -> Answer:
         given = frame.arrays
