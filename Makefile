@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SEED ?=
 SEEDS ?=
 
-.PHONY: setup demo test sim bench lint format clean
+.PHONY: setup demo test sim bench lint format wheelhouse images clean
 
 setup: $(VENV)/.ready
 
@@ -36,5 +36,11 @@ format: setup
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+wheelhouse:
+	@sh docker/wheelhouse.sh
+
+images: wheelhouse
+	@sh docker/build.sh
+
 clean:
-	rm -rf $(VENV) demo-run build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo-run build dist docker/wheelhouse .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,11 +15,13 @@ NAMES: Final = (
     "inference",
     "pipeline",
     "transport",
+    "crowd",
     "startup",
     "memory",
     "secagg",
     "exact",
     "rounds",
+    "learning",
 )
 
 

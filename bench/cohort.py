@@ -80,6 +80,7 @@ class Cohort:
             round=1,
             model_version=0,
             model_hash=MODEL,
+            task=b'{"kind":"train"}',
             dimension=self.dimension,
             devices=self.size,
             clip=1.0,

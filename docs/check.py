@@ -1,8 +1,8 @@
 """Check that the documents fit the program: `python docs/check.py`, with `--write` to renew them.
 
-Generated pages must be as the program would write them. In README and docs, every relative link
-and every path in code must exist, and every `make` target, `edgechoir` command and option that is
-mentioned in code must be one that there is. The design has a row for every part of the package.
+Generated pages must be as the program would write them. In README, docs and docker, every relative
+link and every path in code must exist, and every `make` target, `edgechoir` command and option that
+is mentioned in code must be one that there is. The design has a row for every part of the package.
 """
 
 import argparse
@@ -39,7 +39,9 @@ def main() -> int:
     problems = [*outdated(ROOT, generated), *missing_parts(ROOT)]
     parser = _parser() if "cli.md" in generated else None
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for page in [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]:
+    folders = [ROOT / "docs", ROOT / "docker"]
+    pages_by_hand = [page for folder in folders for page in sorted(folder.rglob("*.md"))]
+    for page in [*sorted(ROOT.glob("*.md")), *pages_by_hand]:
         text = page.read_text()
         found = [*broken_links(page, text), *broken_paths(ROOT, text)]
         found += unknown_targets(text, targets)

@@ -56,18 +56,18 @@ def config_page() -> str:
             found.setdefault((name, section), []).append(tier)
     lines = ["# Configuration", "", NOTE, "", *CONFIG_HEAD.splitlines()]
     for (name, section), tiers in found.items():
-        source = section.model_fields.get("source")
+        tag = section.model_fields.get(section.TAG)
         title = f"`[{name}]`" if name else f"Top of the file: {tiers[0]}"
-        if section is Stage:
+        if section is Stage or name == "sinks":
             title = f"`[[{name}]]`"
-        if source:
-            title += f" with `source = {toml(source.default)}`"
+        if tag:
+            title += f" with `{section.TAG} = {toml(tag.default)}`"
         lines += ["", f"## {title}", "", str(section.__doc__)]
         if name:
-            lines += ["", f"Tiers: {', '.join(tiers)}."]
+            lines += ["", f"Tiers: {', '.join(dict.fromkeys(tiers))}."]
         lines += ["", "| key | value | default | meaning |", "|---|---|---|---|"]
         for key, field in section.model_fields.items():
-            if field.annotation and variants(field.annotation):
+            if field.annotation and variants(field.annotation) and key != "sources":
                 continue
             default = "required" if field.is_required() else _code(field.default)
             meaning = _cell(field.description or "")
@@ -80,6 +80,8 @@ def config_page() -> str:
 
 def _sections(section: type[Section], path: str) -> Iterator[tuple[str, type[Section]]]:
     for name, field in section.model_fields.items():
+        if name == "sources":  # the same as `sensor`, as its meaning says
+            continue
         for inner in variants(field.annotation).values():
             here = f"{path}.{name}" if path else name
             yield here, inner

@@ -11,14 +11,19 @@ from collections.abc import Sequence
 
 from edgechoir import __version__
 from edgechoir.commands import (
+    audit,
     authority,
     broker,
     bundle,
+    consent,
     demo,
     doctor,
     enrol,
+    healthy,
     init,
     monitor,
+    pipeline,
+    query,
     tiers,
 )
 from edgechoir.errors import ConfigError, EdgechoirError
@@ -33,14 +38,16 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"edgechoir {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, init, authority, enrol, broker, tiers, bundle, monitor, doctor):
+    tools = (bundle, monitor, audit, doctor, healthy, query, consent)
+    for command in (demo, init, authority, enrol, broker, tiers, pipeline, *tools):
         command.add(commands)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status: 0 good, 1 failed, 2 wrong usage or configuration."""
-    args = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    args = parser().parse_args(broker.with_action(given))
     try:
         status: int = args.run(args)
         sys.stdout.flush()

@@ -19,12 +19,20 @@ class OperatorError(EdgechoirError):
     """What the operator gave (configuration, file, address, command line) cannot work as it is."""
 
 
+class InUse(OperatorError):
+    """Another command or process has what is needed; later it may be free."""
+
+
 class ConfigError(OperatorError):
     """A configuration names an unknown key or a value that is not allowed."""
 
 
 class LinkError(EdgechoirError):
     """The broker cannot be reached, refused us, or did not answer before the deadline."""
+
+
+class SourceError(EdgechoirError):
+    """A sensor cannot be read now; it is counted, and tried again after a pause."""
 
 
 class TrainingError(EdgechoirError):
@@ -53,6 +61,12 @@ class BadCertificate(RemoteError):
     """The certificate is not of this fleet, out of its time, or for another role."""
 
     reason = "bad_certificate"
+
+
+class Revoked(RemoteError):
+    """The certificate is one that the fleet's CA has revoked."""
+
+    reason = "revoked"
 
 
 class UnknownMember(RemoteError):

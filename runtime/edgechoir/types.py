@@ -16,6 +16,8 @@ Entropy = Callable[[int], bytes]
 """n -> n unpredictable bytes. `os.urandom` in production, a seeded stream in the simulator."""
 
 Floats = npt.NDArray[np.float32]
+Reals = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Whole = npt.NDArray[np.int64]
 Ring = npt.NDArray[np.uint32] | npt.NDArray[np.uint16]
 """A vector in Z_2^32 or Z_2^16; sums wrap."""
 
@@ -57,12 +59,20 @@ def member_id(text: str) -> MemberId:
 
 @dataclass(frozen=True, slots=True)
 class FitPlan:
-    """How a device trains in one round. `learning_rate` > 0; `seed` makes the run repeatable."""
+    """How a device trains in one round. `learning_rate` > 0; `seed` makes the run repeatable.
+
+    What follows is off at 0 (`training/step.py` has the formula): momentum within the round, L2
+    weight decay, the L2 norm that a minibatch's gradient is cut to, the proximal term's weight.
+    """
 
     epochs: int = 1
     batch_size: int = 32
     learning_rate: float = 0.05
     seed: int = 0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 0.0
+    proximal: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,10 @@ MAX_MEMBERS: Final = 32
 MAX_NAME: Final = 32
 MAX_REASON: Final = 300
 MAX_BLOB: Final = 512 * 1024 * 1024
+MAX_TASK: Final = 64 * 1024
+MAX_AUX: Final = 8
 MAX_DIMENSION: Final = MAX_BLOB // 4 - 8192
-"""Model parameters: more than this many would fit in no Upload, so no plan may ask for them."""
+"""Coordinates of a vector: more than this many fit in no Upload, so no plan may ask for them."""
 
 U8: Final = Number("B", 0, 2**8 - 1)
 COUNT16: Final = Number("H", 1, 2**16 - 1)
@@ -35,6 +37,7 @@ SHARE: Final = Raw(64)
 PREPARE: Final = Raw(16384)
 VECTOR: Final = Raw(MAX_BLOB, view=True)
 SIGNATURE: Final = Raw(64, exact=64)
+TASK: Final = Raw(MAX_TASK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ class Plan:
 
     `turn` counts the epoch's attempts, `round` is the root's number. At least `min_survivors` must
     be in the sum. The ring has `bits` 16 or 32.
+    `task` says what the `dimension` coordinates of a device's vector are (`learning/task.py`).
     `devices` bounds the number of devices in the whole tree; with clip and max_samples it fixes the
     fixed-point code. `deadline` is in seconds from receipt: clocks are not compared.
     """
@@ -134,6 +138,7 @@ class Plan:
         "cohort": Many(NAME, MAX_MEMBERS),
         "model_version": U32,
         "model_hash": HASH,
+        "task": TASK,
         "dimension": DIMENSION,
         "devices": COUNT32,
         "clip": POSITIVE,
@@ -153,6 +158,7 @@ class Plan:
     cohort: tuple[str, ...]
     model_version: int
     model_hash: bytes
+    task: bytes
     dimension: int
     devices: int
     clip: float
@@ -170,7 +176,7 @@ class Call:
 
     KIND: ClassVar[int] = 10
     FIELDS: ClassVar[dict[str, Codec]] = {
-        "plan": Raw(4096),
+        "plan": Raw(4096 + MAX_TASK),
         "boxes": Many(Pair(NAME, BOX), MAX_MEMBERS),
     }
     plan: bytes
@@ -318,8 +324,10 @@ class Abort:
 class Model:
     """Cloud to all, through each tier verbatim, retained: a version of the global model.
 
-    `params` is float32 little-endian, `digest` its SHA-256; `devices` and `samples` say what the
-    sum behind it counted; `final` is 1 when no further round follows.
+    `params` is float32 little-endian; `aux` holds further such vectors by name, which devices need
+    for the next round (a control variate, a normalisation) or to answer. `digest` is of them all
+    (`learning/state.py`); `devices` and `samples` say what the sum behind it counted; `final` is 1
+    when no further round follows.
     """
 
     KIND: ClassVar[int] = 8
@@ -328,6 +336,7 @@ class Model:
         "round": U32,
         "digest": HASH,
         "params": Raw(MAX_BLOB),
+        "aux": Many(Pair(NAME, Raw(MAX_BLOB)), MAX_AUX),
         "devices": U32,
         "samples": U64,
         "final": U8,
@@ -336,6 +345,7 @@ class Model:
     round: int
     digest: bytes
     params: bytes
+    aux: tuple[tuple[str, bytes], ...]
     devices: int
     samples: int
     final: int

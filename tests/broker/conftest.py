@@ -8,10 +8,10 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -56,13 +56,18 @@ class Client:
         client_id: str,
         will: tuple[str, bytes] | None = None,
         version: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311,
+        transport: Literal["tcp", "websockets"] = "tcp",
     ) -> None:
         self.port = port
         self.messages: queue.Queue[Message] = queue.Queue(1000)
         self.answers: queue.Queue[str] = queue.Queue(1000)
         self.ended = threading.Event()
         self.client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id, protocol=version, reconnect_on_failure=False
+            CallbackAPIVersion.VERSION2,
+            client_id,
+            protocol=version,
+            transport=transport,
+            reconnect_on_failure=False,
         )
         if member is None:
             self.client.tls_set(str(ca))
@@ -188,6 +193,44 @@ class Fleet:
         finally:
             for client in clients:
                 client.close()
+
+
+Transport = Literal["tcp", "websockets"]
+
+
+class NewClient(Protocol):
+    def __call__(
+        self,
+        fleet: Fleet,
+        member: str,
+        port: int,
+        will: tuple[str, bytes] | None = None,
+        transport: Transport = "tcp",
+    ) -> Client: ...
+
+
+@pytest.fixture
+def new_client() -> Iterator[NewClient]:
+    """Connected clients of any broker, closed when the test ends."""
+    clients: list[Client] = []
+
+    def make(
+        fleet: Fleet,
+        member: str,
+        port: int,
+        will: tuple[str, bytes] | None = None,
+        transport: Transport = "tcp",
+    ) -> Client:
+        name = f"{member}-{port}-{len(clients)}"
+        paths = MemberPaths(fleet.root / member)
+        client = Client(port, fleet.ca / "ca.crt", paths, name, will, transport=transport)
+        clients.append(client)
+        assert client.connect() == "connected"
+        return client
+
+    yield make
+    for client in clients:
+        client.close()
 
 
 def free_port() -> int:

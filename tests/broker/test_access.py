@@ -6,6 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edgechoir.broker.access import access, covers, render_acl
+from edgechoir.broker.bridges import HANDED_OUT
 from edgechoir.transport import topics
 from edgechoir.types import Address, MemberId
 
@@ -102,6 +103,10 @@ def test_what_a_member_reads() -> None:
         "$SYS/broker/clients/total": False,
     }.items():
         assert RULES.allows("dev-1", "read", topic) == may, topic
+
+
+def test_what_parents_hand_out_is_what_travels_in_chunks() -> None:
+    assert HANDED_OUT == topics.BULK_CHANNELS
 
 
 def test_what_a_monitor_reads() -> None:

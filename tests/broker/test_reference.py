@@ -22,10 +22,15 @@ def test_the_reference_file_is_what_the_code_renders(name: str) -> None:
 def test_the_command_writes_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["reference", str(tmp_path)])
     main()
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == reference_files()
+    written = {
+        str(path.relative_to(tmp_path)): path.read_text()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+    assert written == reference_files()
 
 
 @pytest.mark.parametrize("address", ["", "127.0.0.1\nallow_anonymous true", " ::"])
 def test_a_value_cannot_smuggle_in_a_line(address: str) -> None:
     with pytest.raises(OperatorError, match="cannot stand in"):
-        render_conf(replace(SETTINGS, address=address), acl="/acl", user=None)
+        render_conf(replace(SETTINGS, address=address), place="/etc", user=None)

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,13 @@ def test_everything_but_the_broker_is_good(run: Any, device: Path) -> None:
     }
     assert found["sensor"]["seen"].endswith("samples.npz: 40 samples of [64]")
     assert "it refused the connection: is the broker running" in found["broker"]["seen"]
+
+
+def test_a_device_needs_onnxruntime(
+    run: Any, device: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "onnxruntime" in levels(run.findings(device), "wrong")
 
 
 def test_looking_changes_nothing(run: Any, device: Path) -> None:
@@ -217,7 +225,7 @@ def test_a_sensors_broker_that_is_away_is_wrong(run: Any, site: Any, device: Pat
 
 def test_the_pipeline_is_built(run: Any, device: Path) -> None:
     with_lines(device, "[[pipeline]]", 'op = "scale"', "factor = 0.5")
-    assert run.findings(device)["pipeline"]["seen"] == "scale"
+    assert run.findings(device)["pipeline"]["seen"] == "scale, infer"
     with_lines(device, "[[pipeline]]", 'op = "smooth"')
     found = run.findings(device)["pipeline"]
     assert found["level"] == "wrong"

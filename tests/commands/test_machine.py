@@ -2,8 +2,11 @@
 
 import asyncio
 import signal
+import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from edgechoir.commands.finding import Finding, Level, note, wrong
 from edgechoir.commands.machine import EARLIEST, clock, disk, machine, memory, probe
@@ -18,6 +21,15 @@ def test_this_machine_can_run_us(run: Any) -> None:
     assert {what for what, each in found.items() if each["level"] == "good"} >= {
         *("python", "clock", "numpy", "cryptography", "onnxruntime", "memory", "disk")
     }
+
+
+def test_a_machine_without_onnxruntime_can_be_a_node(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    found = run.findings()
+    assert found["onnxruntime"]["level"] == "note"
+    assert "no device" in found["onnxruntime"]["seen"]
 
 
 def test_a_library_that_loads_says_its_version() -> None:

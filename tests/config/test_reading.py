@@ -18,6 +18,7 @@ from edgechoir.config import (
 from edgechoir.config.reading import MOST_BYTES, MOST_ERRORS
 from edgechoir.config.sensor import MqttSensor, PythonSensor, ReplaySensor
 from edgechoir.errors import ConfigError
+from edgechoir.learning.rules.choose import RULES
 
 DEVICE = """\
 federation = "digits"
@@ -34,6 +35,12 @@ path = "/data/samples.npz"
 """
 CLOUD = 'federation = "digits"\ntier = "cloud"\nmember = "cloud"\n[model]\nbundle = "b"\n'
 NODE = 'federation = "digits"\ntier = "node"\nmember = "n"\nparent = "cloud"\n'
+ALL_RULES = ", ".join(f'"{name}"' for name in RULES)
+
+SOURCES = (
+    '"replay", "python", "mqtt", "http", "webhook", "serial", "iio", "gpio", "camera", "system", '
+    '"generator"'
+)
 
 
 def refusal(text: str) -> str:
@@ -136,6 +143,43 @@ def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
             "and this is one of device; remove it",
         ),
         (
+            CLOUD + '[rule]\nname = "fedadams"\n',
+            'choir.toml:7: rule.name is "fedadams" (did you mean fedadam?); allowed: ' + ALL_RULES,
+        ),
+        (
+            CLOUD + "[rule]\nrate = 2.0\n",
+            "choir.toml:6: [rule] lacks the key name; allowed: " + ALL_RULES,
+        ),
+        (
+            CLOUD + '[rule]\nname = "fedavgm"\nmomentum = 1\n',
+            "choir.toml:8: rule.momentum is 1; allowed: a number from 0",
+        ),
+        (
+            CLOUD + '[training]\nproximal = 1\n[rule]\nname = "fedprox"\n',
+            "choir.toml: rule fedprox: it has a proximal term already, mu: leave "
+            "training.proximal out",
+        ),
+        (
+            CLOUD + '[training]\nmomentum = 0.5\n[rule]\nname = "scaffold"\n',
+            "choir.toml: rule scaffold: it takes a device's steps for plain gradients: leave "
+            "training.momentum out",
+        ),
+        (
+            CLOUD + '[update]\nring_bits = 16\n[rule]\nname = "fednova"\n',
+            "choir.toml: rule fednova: a ring of 16 bits is too coarse for it: set "
+            "update.ring_bits = 32",
+        ),
+        (
+            CLOUD + '[privacy]\nnoise = 1.0\n[rule]\nname = "scaffold"\n',
+            "choir.toml: rule scaffold: its devices send more than an update, which the noise "
+            "does not cover: leave [privacy] out",
+        ),
+        (
+            CLOUD + '[training]\nschedule = "cosine"\n',
+            'choir.toml: training.schedule is "cosine", which falls until the last round: '
+            "set rounds.rounds",
+        ),
+        (
             CLOUD.replace("[model]", 'parent = "x"\n[model]'),
             "choir.toml:4: parent belongs to the configuration of device, node, edge-cloud, "
             "and this is one of cloud; remove it",
@@ -157,12 +201,11 @@ def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
         ),
         (
             DEVICE.replace('"replay"', '"reply"'),
-            'choir.toml:10: sensor.source is "reply" (did you mean replay?); '
-            'allowed: "replay", "python", "mqtt"',
+            f'choir.toml:10: sensor.source is "reply" (did you mean replay?); allowed: {SOURCES}',
         ),
         (
             DEVICE.replace('source = "replay"\n', ""),
-            'choir.toml:9: [sensor] lacks the key source; allowed: "replay", "python", "mqtt"',
+            f"choir.toml:9: [sensor] lacks the key source; allowed: {SOURCES}",
         ),
         (
             DEVICE.replace('"dev-01"', '"Dev 1"'),
@@ -175,7 +218,7 @@ def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
         ),
         (
             DEVICE + "[[pipeline]]\nop = 'a'\n[[pipeline]]\nopp = 'b'\n",
-            "choir.toml:14: [pipeline[1]] lacks the key op: name of the operator",
+            "choir.toml:14: [pipeline[1]] lacks the key op: what it does",
         ),
         (
             CLOUD + "[rounds]\nmin_members = 9\nmax_members = 4\n",

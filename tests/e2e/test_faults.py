@@ -283,5 +283,5 @@ def model_of(
     """Kind, body and sequence number of a model message."""
     params = weights.astype("<f4").tobytes()
     sha256 = hashlib.sha256(params).digest() if digest is None else digest
-    model = wire.Model(version, version, sha256, params, 4, 400, 0)
+    model = wire.Model(version, version, sha256, params, (), 4, 400, 0)
     return model.KIND, wire.encode(model), sequence

@@ -14,7 +14,7 @@ from edgechoir.identity.authority import (
     Authority,
     create_authority,
     issue,
-    issue_broker,
+    issue_server,
     revocation_list,
 )
 from edgechoir.identity.request import make_request
@@ -76,7 +76,7 @@ def test_an_expired_ca_signs_nothing(device: Enrolled, seeded: Seeded, now: floa
 def test_a_brokers_certificate_carries_its_hosts(
     authority: Authority, device: Enrolled, entropy: Entropy, now: float
 ) -> None:
-    broker = issue_broker(
+    broker = issue_server(
         authority,
         device.key.public_key(),
         "broker",
@@ -98,7 +98,7 @@ def test_a_broker_without_a_host_is_refused(
     authority: Authority, device: Enrolled, entropy: Entropy, now: float
 ) -> None:
     with pytest.raises(OperatorError, match="at least one"):
-        issue_broker(authority, device.key.public_key(), "b", [], [], now, 30, entropy)
+        issue_server(authority, device.key.public_key(), "b", [], [], now, 30, entropy)
 
 
 def test_the_revocation_list_holds_the_serials_until_the_ca_ends(

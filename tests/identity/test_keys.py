@@ -1,13 +1,23 @@
 """Published vectors, tampered input and files of the member key."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, utils
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgechoir.errors import BadSignature, LocalError, OperatorError
+from edgechoir.identity.authority import Authority
+from edgechoir.identity.envelope import Signer, Verifier
 from edgechoir.identity.keys import ORDER, key_from_pem, key_to_pem, new_key, sign, verify
 from edgechoir.types import Entropy
+
+if TYPE_CHECKING:
+    from tests.identity.conftest import Enrolled
 
 # RFC 6979, appendix A.2.5: the key, and for SHA-256 the (r, s) of two messages.
 RFC_KEY = 0xC9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721
@@ -90,3 +100,33 @@ def test_a_key_on_another_curve_is_refused() -> None:
     pem = key_to_pem(ec.generate_private_key(ec.SECP384R1()), None)
     with pytest.raises(OperatorError, match="P-256"):
         key_from_pem(pem, None)
+
+
+class SecureElement:
+    """A key that can be asked to sign and for nothing else, as one on a PKCS#11 token.
+
+    It is not deterministic, and every other signature has its s in the upper half.
+    """
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+        self._key = key
+        self._count = 0
+
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        return self._key.public_key()
+
+    def sign(self, data: bytes, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
+        self._count += 1
+        der = self._key.sign(data, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
+        r, s = utils.decode_dss_signature(der)
+        low = min(s, ORDER - s)
+        return utils.encode_dss_signature(r, ORDER - low if self._count % 2 else low)
+
+
+def test_a_key_in_a_secure_element_signs_as_well(device: Enrolled, authority: Authority) -> None:
+    element = SecureElement(device.key)
+    signer = Signer(element, device.certificate, b"instance")
+    verifier = Verifier(authority.root, "alps", 1 << 16)
+    for number in range(4):
+        envelope = signer.wrap(1, b"body", number)
+        assert verifier.open(envelope, 1_800_000_000.0).sequence == number

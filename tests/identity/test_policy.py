@@ -1,6 +1,7 @@
 """A policy is what the fleet's CA has signed, or none."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from edgechoir.errors import BadSignature, Malformed, OperatorError, RemoteError
 from edgechoir.identity.authority import Authority
 from edgechoir.identity.keys import sign
-from edgechoir.identity.policy import DOMAIN, MAX_BYTES, Policy, read_policy, sign_policy
+from edgechoir.identity.policy import DOMAIN, MAX_BYTES, Policy, read_policy, sign_policy, weaker
 
 POLICIES = st.builds(
     Policy,
@@ -191,3 +192,35 @@ def test_nobody_can_ask_for_a_policy_that_means_nothing(
 ) -> None:
     with pytest.raises(OperatorError, match=r"allowed|whole"):
         Policy(*values)
+
+
+NEAR = st.builds(
+    Policy,
+    min_members=st.integers(2, 4),
+    min_devices=st.integers(2, 4),
+    colluders_one_in=st.sampled_from([0, 2, 3, 4]),
+    max_clip=st.sampled_from([0.5, 1.0, 2.0]),
+)
+
+
+@given(NEAR, NEAR)
+def test_of_two_policies_that_differ_at_least_one_is_weaker(one: Policy, other: Policy) -> None:
+    assert (not weaker(one, other) and not weaker(other, one)) == (one == other)
+
+
+@given(NEAR, NEAR, NEAR)
+def test_no_chain_of_stronger_policies_ends_in_a_weaker_one(
+    first: Policy, second: Policy, third: Policy
+) -> None:
+    if not weaker(second, first) and not weaker(third, second):
+        assert not weaker(third, first)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"min_members": 2}, {"min_devices": 3}, {"colluders_one_in": 0}, {"max_clip": 9.0}],
+)
+def test_each_field_can_make_a_policy_weaker(change: dict[str, Any]) -> None:
+    held = Policy(min_members=4, min_devices=6, colluders_one_in=3, max_clip=2.0)
+    assert weaker(replace(held, **change), held) == tuple(change)
+    assert weaker(held, replace(held, **change)) == ()

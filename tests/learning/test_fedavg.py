@@ -6,8 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgechoir.errors import BadUpdate
-from edgechoir.learning.fixed_point import Encoding, Figures
-from edgechoir.learning.rules.fedavg import fedavg
+from edgechoir.learning.fixed_point import Encoding, Figures, Total
+from edgechoir.learning.rules.fedavg import FedAvg
+from edgechoir.learning.state import State
+from edgechoir.types import Floats
+
+
+def fedavg(weights: Floats, mean: Floats, rate: float = 1.0) -> Floats:
+    """What FedAvg makes of a model and a mean update."""
+    total = Total(mean, 1, 1, 0.0, 0, None, None)
+    return FedAvg(rate).following(State(weights), total)[1].weights
 
 
 @settings(deadline=None)

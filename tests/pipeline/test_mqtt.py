@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from edgechoir.pipeline.clock import Clock
 from edgechoir.pipeline.sample import Sample
-from edgechoir.pipeline.sources.mqtt import MAX_PAYLOAD, MqttSource
+from edgechoir.pipeline.sources.message import MAX_PAYLOAD
+from edgechoir.pipeline.sources.mqtt import MqttSource
 
 
 class Hands(Protocol):
@@ -47,6 +48,8 @@ def test_message_becomes_a_sample(hands: Hands) -> None:
         b"",
         b"\xff",
         b"[1, 2]",
+        b"{}",
+        b'{"x": []}',
         b'{"x": 1}',
         b'{"x": "12"}',
         b'{"x": ["1"]}',
@@ -70,3 +73,9 @@ def test_malformed_message_is_counted_and_the_next_is_read(payload: bytes) -> No
 def test_no_bytes_stop_the_source(payloads: list[bytes]) -> None:
     samples, malformed = read(payloads)
     assert len(samples) + malformed == len(payloads)
+
+
+def test_label_may_come_without_values() -> None:
+    (label,), malformed = read([b'{"key": "part-17", "y": 1}'])
+    assert malformed == 0
+    assert (label.key, label.y, label.x.size) == ("part-17", 1, 0)

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 import numpy as np
 import pytest
 
-from edgechoir.errors import OperatorError
+from edgechoir.errors import OperatorError, SourceError
+from edgechoir.pipeline.block import Block
 from edgechoir.pipeline.sample import Sample, as_values
 from edgechoir.pipeline.sources.python import AHEAD, PythonSource, polled
 
@@ -13,7 +14,7 @@ from edgechoir.pipeline.sources.python import AHEAD, PythonSource, polled
 def collect(source: PythonSource) -> list[Sample]:
     async def run() -> list[Sample]:
         async with source:
-            return [sample async for sample in source]
+            return [sample async for sample in source if isinstance(sample, Sample)]
 
     return asyncio.run(run())
 
@@ -87,7 +88,7 @@ def test_source_that_hangs_does_not_hold_up_the_end() -> None:
         yield [1]
         release.wait(60)
 
-    async def run() -> Sample:
+    async def run() -> Sample | Block:
         async with PythonSource(sensor) as source:
             return await anext(aiter(source))
 
@@ -95,7 +96,7 @@ def test_source_that_hangs_does_not_hold_up_the_end() -> None:
     release.set()
 
 
-def test_failing_source_is_the_operators_error() -> None:
+def test_source_that_fails_can_be_tried_again_and_one_that_is_none_cannot() -> None:
     def breaks() -> Iterator[list[int]]:
         yield [1]
         raise OSError("no such bus")
@@ -103,9 +104,11 @@ def test_failing_source_is_the_operators_error() -> None:
     def never() -> Iterator[list[int]]:
         raise OSError("no such device")
 
-    for make, says in ((breaks, "no such bus"), (never, "no such device"), (lambda: 5, "gave 5")):
-        with pytest.raises(OperatorError, match=says):
+    for make, says in ((breaks, "no such bus"), (never, "no such device")):
+        with pytest.raises(SourceError, match=says):
             collect(PythonSource(make))
+    with pytest.raises(OperatorError, match="gave 5"):
+        collect(PythonSource(lambda: 5))
 
 
 def test_wrong_argument_is_the_operators_error() -> None:
@@ -146,7 +149,7 @@ def test_polled_function_is_a_source() -> None:
     async def run() -> list[float]:
         async with PythonSource(lambda: polled(read, 1e6)) as source:
             samples = aiter(source)
-            return [float((await anext(samples)).x[0]) for _ in range(5)]
+            return [float((await anext(samples)).x.flat[0]) for _ in range(5)]
 
     assert asyncio.run(run()) == [0, 1, 2, 3, 4]
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from edgechoir.errors import OperatorError
+from edgechoir.pipeline.block import Block
 from edgechoir.pipeline.clock import Clock
 from edgechoir.pipeline.sample import Sample
-from edgechoir.pipeline.sources.replay import Replay, read
+from edgechoir.pipeline.sources.recording import Columns, read_recording
+from edgechoir.pipeline.sources.replay import Replay
 
 
 class Hands(Protocol):
@@ -32,6 +34,7 @@ def take(source: Replay, n: int, each: Callable[[int], None] = lambda _: None) -
         taken: list[Sample] = []
         async with source:
             async for sample in source:
+                assert isinstance(sample, Sample)
                 taken.append(sample)
                 each(len(taken))
                 if len(taken) == n:
@@ -133,7 +136,7 @@ def test_recordings_that_cannot_be_replayed_are_refused(npz: Path, tmp_path: Pat
         (file(b"\xff\xfe", ".csv"), ["a"], None, "cannot be replayed"),
     ):
         with pytest.raises(OperatorError, match=says):
-            read(path, x, y)
+            read_recording(path, Columns(x, y))
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
@@ -149,3 +152,85 @@ def test_replay_that_is_not_open_says_so(npz: Path) -> None:
 
     with pytest.raises(OperatorError, match="async with"):
         asyncio.run(run())
+
+
+TIMES = "time,a,machine\n1970-01-01T00:01:40,1,m1\n101,2,m2\n1970-01-01T00:01:45+00:00,3,m1\n"
+
+
+def test_recording_is_replayed_at_its_own_pace_times_as_fast(tmp_path: Path, hands: Hands) -> None:
+    path = tmp_path / "timed.csv"
+    path.write_text(TIMES)
+    given_at: list[float] = []
+    source = Replay(
+        path, x="a", time="time", keys="machine", speed=2.0, loop=True, clock=hands.clock()
+    )
+    samples = take(source, 5, lambda _: given_at.append(hands.time))
+    assert [(s.key, s.x.tolist()) for s in samples[:3]] == [("m1", [1]), ("m2", [2]), ("m1", [3])]
+    # In the second pass the recording goes on as if it had never ended.
+    assert [s.time for s in samples] == [100, 101, 105, 107.5, 108.5]
+    assert [time - 1000 for time in given_at] == [0, 0.5, 2.5, 3.75, 4.25]
+
+
+def test_times_that_go_back_come_at_once(tmp_path: Path, hands: Hands) -> None:
+    path = tmp_path / "back.csv"
+    path.write_text("time,a\n100,1\n50,2\n51,3\n")
+    source = Replay(path, x="a", time="time", speed=1.0, clock=hands.clock())
+    assert [s.time for s in take(source, 9)] == [100, 50, 51]
+    assert hands.time == 1001
+
+
+def test_blocks_hold_every_sample_once_with_its_label(npz: Path, hands: Hands) -> None:
+    async def run() -> list[Block]:
+        async with Replay(npz, 10.0, y="y", block=2, clock=hands.clock()) as source:
+            return [item async for item in source if isinstance(item, Block)]
+
+    blocks = asyncio.run(run())
+    assert [len(block) for block in blocks] == [2, 2, 1]
+    assert np.concatenate([block.x[:, 0] for block in blocks]).tolist() == [0, 2, 4, 6, 8]
+    assert [s.y for block in blocks for s in block.samples()] == [0, 1, 2, 0, 1]
+    assert np.diff(np.concatenate([b.time for b in blocks[:2]])) == pytest.approx([0.1] * 3)
+    assert hands.time == pytest.approx(1000.4)
+
+
+def test_parquet_is_replayed_or_the_extra_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        path.write_bytes(b"PAR1")
+        with pytest.raises(OperatorError, match=r"edgechoir\[parquet\]"):
+            read_recording(path, Columns("a"))
+        return
+    columns = {"a": [1.0, None], "b": [3, 4], "w": [[1.0, 2.0], [3.0, 4.0]], "t": ["5", "6"]}
+    parquet.write_table(pyarrow.table(columns), path)
+    recording = read_recording(path, Columns(["a", "b"], "b", "t"))
+    assert recording.x[0].tolist() == [1, 3]
+    assert np.isnan(recording.x[1, 0])
+    assert (recording.y, recording.time is not None) == ([3, 4], True)
+    assert read_recording(path, Columns("w")).x.tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(OperatorError, match="no column 'c'"):
+        read_recording(path, Columns("c"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: Replay(path, speed=1.0),
+        lambda path: Replay(path, 1.0, time="y", speed=1.0),
+        lambda path: Replay(path, speed=0.0, time="y"),
+        lambda path: Replay(path, 1.0, block=0),
+        lambda path: Replay(path, speed=1.0, time="y", block=2),
+        lambda path: Replay(path, 1.0, time="y", seed=1),
+    ],
+)
+def test_paces_that_do_not_agree_are_refused(make: Callable[[Path], object], npz: Path) -> None:
+    with pytest.raises(OperatorError):
+        make(npz)
+
+
+def test_recording_without_a_time_in_a_row_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "gap.csv"
+    path.write_text("time,a\n100,1\nnan,2\n")
+    with pytest.raises(OperatorError, match="missing"):
+        read_recording(path, Columns("a", time="time"))

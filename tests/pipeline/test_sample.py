@@ -3,8 +3,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgechoir.errors import MissingValue, OperatorError, OutOfRange, WrongShape
-from edgechoir.pipeline.sample import Bound, Bounds, Check, Label, Sample, as_values
+from edgechoir.errors import BadSample, MissingValue, OperatorError, OutOfRange, WrongShape
+from edgechoir.pipeline.block import Block
+from edgechoir.pipeline.check import Check
+from edgechoir.pipeline.sample import Bound, Bounds, Label, Sample, as_values
 
 
 def sample(*x: float | None, time: float = 0.0, y: Label | None = None) -> Sample:
@@ -17,7 +19,7 @@ def test_good_sample_goes_through_as_it_is() -> None:
 
 
 def test_missing_value_is_refused_or_filled() -> None:
-    with pytest.raises(MissingValue, match="1 values"):
+    with pytest.raises(MissingValue, match="1 of 2 values"):
         Check((2,))(sample(1.0, None))
     filled = Check((2,), missing="fill", fill=7.0)(sample(1.0, None))
     assert filled.x.tolist() == [1.0, 7.0]
@@ -73,3 +75,32 @@ def test_ragged_values_are_no_values() -> None:
     with pytest.raises(ValueError, match="inhomogeneous"):
         as_values([[1.0], [2.0, 3.0]])
     assert np.isnan(as_values([None])).all()
+
+
+def test_last_good_value_of_the_key_stands_in_for_a_missing_one() -> None:
+    check = Check((2,), missing="last")
+    with pytest.raises(MissingValue):
+        check(sample(1.0, None))
+    check(sample(1.0, 2.0))
+    assert check(sample(None, 3.0)).x.tolist() == [1.0, 3.0]
+    assert check(sample(None, None)).x.tolist() == [1.0, 3.0]
+    with pytest.raises(MissingValue):
+        check(Sample("other", 0.0, as_values([1, None])))
+
+
+def test_value_outside_is_clipped_or_taken_as_missing() -> None:
+    clipped = Check((2,), 0.0, 10.0, outside="clip")(sample(-5.0, 99.0))
+    assert clipped.x.tolist() == [0.0, 10.0]
+    filled = Check((2,), 0.0, 10.0, missing="fill", fill=5.0, outside="missing")
+    assert filled(sample(-5.0, 9.0)).x.tolist() == [5.0, 9.0]
+    with pytest.raises(MissingValue):
+        Check((2,), 0.0, 10.0, outside="missing")(sample(-5.0, 9.0))
+
+
+def test_block_of_good_samples_goes_through_whole_and_another_must_be_taken_apart() -> None:
+    check = Check((1,), 0.0, 10.0)
+    good = Block("s", np.arange(3.0), as_values([[1], [2], [3]]), None)
+    assert check.block(good) is good
+    for x in ([[1], [99]], [[1], [None]], [[1, 1], [2, 2]]):
+        with pytest.raises(BadSample):
+            check.block(Block("s", np.arange(2.0), as_values(x), None))

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgechoir.errors import OperatorError, OutOfOrder, WrongShape
+from edgechoir.pipeline.block import Block
 from edgechoir.pipeline.sample import Sample, as_values
 from edgechoir.pipeline.window import MAX_ROWS, CountWindow, TimeWindow
 
@@ -127,3 +128,26 @@ def test_slope_is_that_of_the_least_squares_line(values: list[float]) -> None:
         out = window(at(i, value))
     assert out is not None
     assert out.x[0] == pytest.approx(np.polyfit(range(len(values)), values, 1)[0], abs=1e-3)
+
+
+@given(
+    st.integers(1, 7),
+    st.integers(1, 5),
+    st.lists(st.tuples(st.booleans(), st.integers(1, 20)), max_size=8),
+)
+def test_windows_of_blocks_are_those_of_their_samples(
+    count: int, step: int, runs: list[tuple[bool, int]]
+) -> None:
+    mixed, single, begun = CountWindow(count, step), CountWindow(count, step), 0
+    for as_block, n in runs:
+        time = np.arange(begun, begun + n, dtype=np.float64)
+        block = Block("a", time, as_values(time[:, None]), np.arange(begun, begun + n))
+        begun += n
+        one_by_one = [out for s in block.samples() if (out := single(s)) is not None]
+        if as_block:
+            got = [out for out in mixed.block(block) if isinstance(out, Sample)]
+        else:
+            got = [out for s in block.samples() if (out := mixed(s)) is not None]
+        assert [(s.time, s.y, s.x.tolist()) for s in got] == [
+            (s.time, s.y, s.x.tolist()) for s in one_by_one
+        ]

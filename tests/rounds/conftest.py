@@ -328,6 +328,7 @@ def order_of(round_: int, **changes: Any) -> Order:
         "round": round_,
         "model_version": 0,
         "model_hash": MODEL,
+        "task": b'{"kind":"train"}',
         "dimension": 12,
         "devices": 10,
         "clip": 1.0,

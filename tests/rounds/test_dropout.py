@@ -124,6 +124,7 @@ class Concert:
                 round=self.round,
                 model_version=1,
                 model_hash=MODEL,
+                task=b'{"kind":"train"}',
                 dimension=20,
                 devices=devices or len(self.fates),
                 clip=1.0,

@@ -21,7 +21,7 @@ from edgechoir.rounds.events import Begin, NoContribution, Refused, Tick, Withdr
 if TYPE_CHECKING:
     from tests.rounds.conftest import Delivered, Identity, IdentityOf, Scene, Stage, Wrap
 
-MODEL: Final = wire.Model(1, 1, bytes(32), bytes(48), 3, 30, 0)
+MODEL: Final = wire.Model(1, 1, bytes(32), bytes(48), (), 3, 30, 0)
 YEARS_S: Final = 10 * 365 * 86_400
 
 
@@ -385,6 +385,7 @@ def test_refusals_of_the_state_machines_own_are_counted_too(trio: Stage) -> None
         cohort=("dev-1",),
         model_version=0,
         model_hash=bytes(32),
+        task=b'{"kind":"train"}',
         dimension=1,
         devices=3,
         clip=1.0,

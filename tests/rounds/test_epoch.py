@@ -168,11 +168,12 @@ def test_every_detail_of_a_roster_changes_its_hash(members: Members) -> None:
 
 def test_every_field_of_a_plan_changes_the_context_of_its_round() -> None:
     plan = wire.Plan(
-        1, 2, 3, bytes(32), 2, 16, ("a", "b"), 3, bytes(32), 4, 5, 1.5, 6, 7, 8, 0.5, 9, 10.0
+        1, 2, 3, bytes(32), 2, 16, ("a", "b"), 3, bytes(32), b"{}", 4, 5, 1.5, 6, 7, 8, 0.5, 9, 10.0
     )
     changes: dict[str, object] = {
         "roster": b"r" * 32,
         "model_hash": b"m" * 32,
+        "task": b"[]",
         "cohort": ("a", "c"),
     }
     contexts = {round_context("alps", PARENT, plan), round_context("alp", PARENT, plan)}

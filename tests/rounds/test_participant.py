@@ -103,6 +103,7 @@ def plan_for(stage: Stage, turn: int = 1, **changes: Any) -> wire.Plan:
         cohort=DEVICES,
         model_version=0,
         model_hash=model[1],
+        task=b'{"kind":"train"}',
         dimension=12,
         devices=10,
         clip=1.0,

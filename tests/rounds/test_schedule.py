@@ -11,18 +11,24 @@ import pytest
 
 from edgechoir import wire
 from edgechoir.learning.fixed_point import Figures
+from edgechoir.learning.state import State, digest_of
+from edgechoir.learning.task import Task
 from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import Membership, Order, RoundDone, RoundFailed, Tick
 from edgechoir.rounds.schedule import (
+    MAX_ASKED,
     MAX_BACKOFF_S,
+    TRIES,
+    Answered,
+    Ask,
     Course,
     Did,
     Finished,
     Happened,
+    Prepared,
     Publish,
     Result,
     Schedule,
-    digest,
     start,
     step,
 )
@@ -47,7 +53,7 @@ class Run:
         self.now = 100.0
         self.did: list[Did] = []
         self.schedule = replace(
-            Schedule(course or Course(), np.zeros(D, np.float32)),
+            Schedule(course or Course(), State(np.zeros(D, np.float32))),
             **fields,  # type: ignore[arg-type]
         )
 
@@ -99,7 +105,7 @@ def test_no_round_is_ordered_before_somebody_is_keyed() -> None:
     (order,) = run.happen(KEYED)
     assert isinstance(order, Order)
     assert (order.round, order.model_version, order.devices) == (1, 0, 2)
-    assert order.model_hash == digest(run.schedule.weights)
+    assert order.model_hash == digest_of(run.schedule.state)
     assert order.dimension == D
 
 
@@ -145,9 +151,9 @@ def test_a_sum_becomes_the_next_version_and_the_next_round_begins() -> None:
     assert isinstance(publish, Publish)
     assert publish.model.version == 1
     assert (publish.model.devices, publish.model.samples) == (2, 20)
-    assert np.allclose(publish.weights, 0.1, atol=1e-6)
-    assert publish.model.params == publish.weights.astype("<f4").tobytes()
-    assert publish.model.digest == digest(publish.weights)
+    assert np.allclose(publish.state.weights, 0.1, atol=1e-6)
+    assert publish.model.params == publish.state.weights.astype("<f4").tobytes()
+    assert publish.model.digest == digest_of(publish.state)
     assert isinstance(order, Order)
     assert (order.round, order.model_version) == (2, 1)
     assert order.model_hash == publish.model.digest
@@ -240,9 +246,9 @@ def test_a_failed_round_leaves_the_model_as_it_was() -> None:
     run = Run()
     run.happen(KEYED)
     run.finish()
-    before = run.schedule.weights
+    before = run.schedule.state
     run.fail()
-    assert run.schedule.weights is before
+    assert run.schedule.state is before
     assert run.schedule.version == 1
     run.wait(1)
     assert (run.order.round, run.order.model_version) == (3, 1)
@@ -299,7 +305,7 @@ def test_with_nobody_keyed_the_run_waits() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_model_that_is_not_finite_is_never_published(bad: float) -> None:
     run = Run()
-    run.schedule = replace(run.schedule, weights=np.full(D, bad, np.float32))
+    run.schedule = replace(run.schedule, state=State(np.full(D, bad, np.float32)))
     run.happen(KEYED)
     (result,) = run.finish()
     assert isinstance(result, Result)
@@ -336,7 +342,7 @@ def test_a_sum_in_the_narrow_ring_becomes_the_next_version_too() -> None:
     assert result.total is not None
     assert (result.total.devices, result.total.samples, result.total.accuracy) == (2, 20, 0.5)
     assert isinstance(publish, Publish)
-    assert np.allclose(publish.weights, 0.1, atol=1e-4)
+    assert np.allclose(publish.state.weights, 0.1, atol=1e-4)
 
 
 # ---- clocks that are set
@@ -372,3 +378,120 @@ def test_a_model_that_does_not_classify_has_no_accuracy() -> None:
     assert total is not None
     assert total.accuracy is None
     assert total.loss is not None
+
+
+# ---- what is asked beside training
+
+
+MEAN = Ask("mean", Task("statistics", {"of": "mean"}), dimension=3, clip=2.0, max_samples=50)
+
+
+def answer(run: Run, delta: float = 0.5) -> list[Did]:
+    """The running round, which is a question's, gives a sum."""
+    plan = plan_of(run.order)
+    vector = encoding_of(plan).encode(
+        np.full(plan.dimension, delta, np.float32),
+        10,
+        Figures(),
+        np.zeros(plan.dimension, np.uint32),
+    )
+    return run.happen(RoundDone(plan, plan.cohort, vector + vector))
+
+
+def test_a_question_has_the_round_after_the_running_one_and_changes_no_model() -> None:
+    run = Run()
+    run.happen(KEYED)
+    assert run.happen(MEAN) == []
+    run.finish()
+    order = run.order
+    assert order.task == MEAN.task.encode()
+    assert (order.dimension, order.clip, order.max_samples) == (3, 2.0, 50)
+    before = run.schedule.state
+    answered, following = answer(run)
+    assert isinstance(answered, Answered)
+    assert answered.name == "mean"
+    assert answered.total is not None
+    assert np.allclose(answered.total.delta, 0.5, atol=1e-6)
+    assert run.schedule.state is before
+    assert isinstance(following, Order)
+    assert following.task == Task("train").encode()
+    assert following.dimension == D
+    assert run.schedule.done == 1
+
+
+def test_a_question_is_answered_also_when_training_is_over() -> None:
+    run = Run(Course(rounds=1))
+    run.happen(KEYED)
+    run.finish()
+    assert run.schedule.finished
+    (order,) = run.happen(MEAN)
+    assert isinstance(order, Order)
+    assert [type(one) for one in answer(run)] == [Answered]
+    assert run.wait(1000) == []
+
+
+def test_a_question_whose_rounds_fail_is_answered_with_the_reason() -> None:
+    run = Run()
+    run.happen(MEAN)
+    run.happen(KEYED)
+    for _ in range(TRIES - 1):
+        assert [type(one) for one in run.fail()] == [Result]
+        run.wait(MAX_BACKOFF_S)
+    answered, following = run.fail("two uploads")
+    assert answered == Answered("mean", None, "two uploads")
+    assert isinstance(following, Order)
+    assert following.task == Task("train").encode()
+
+
+def test_questions_that_wait_are_bounded() -> None:
+    run = Run()
+    for _ in range(MAX_ASKED):
+        assert run.happen(MEAN) == []
+    (refused,) = run.happen(MEAN)
+    assert isinstance(refused, Answered)
+    assert refused.total is None
+
+
+# ---- what belongs to the model before it is trained
+
+
+def test_a_run_that_waits_trains_only_once_it_is_prepared() -> None:
+    run = Run(waits=True)
+    assert run.happen(KEYED) == []
+    (order,) = run.happen(MEAN)
+    assert isinstance(order, Order)
+    assert order.task == MEAN.task.encode()
+    assert [type(one) for one in answer(run)] == [Answered]
+    aux = {"mean": np.ones(3, np.float32)}
+    published, order = run.happen(Prepared(aux))
+    assert isinstance(published, Publish)
+    assert published.model.version == 1
+    assert published.model.aux == (("mean", np.ones(3, "<f4").tobytes()),)
+    assert isinstance(order, Order)
+    assert (order.task, order.model_version) == (Task("train").encode(), 1)
+    assert order.model_hash == digest_of(published.state) == published.model.digest
+    assert run.schedule.done == 0
+    run.finish()
+    assert run.schedule.state.aux == aux
+
+
+def test_what_prepares_a_run_while_a_question_runs_takes_its_place_after_it() -> None:
+    run = Run(waits=True)
+    run.happen(KEYED)
+    run.happen(MEAN)
+    (published,) = run.happen(Prepared({"mean": np.ones(3, np.float32)}))
+    assert isinstance(published, Publish)
+    answered, order = answer(run)
+    assert isinstance(answered, Answered)
+    assert isinstance(order, Order)
+    assert order.model_version == 1
+
+
+def test_a_question_weighs_no_device_more_than_the_ring_can_hold() -> None:
+    run = Run()
+    run.happen(replace(KEYED, devices=100_000))
+    run.finish()
+    run.happen(replace(MEAN, max_samples=1_000_000))
+    run.finish()
+    assert run.order.max_samples == (2**31 - 1) // 100_000
+    encoding_of(plan_of(run.order))

@@ -68,7 +68,7 @@ MESSAGES: Final[dict[type, wire.Message]] = {
         wire.Answer(1, 9, bytes(32), b""),
         wire.Abort(1, 9, "?"),
         wire.Leave("?"),
-        wire.Model(1, 1, bytes(32), b"", 0, 0, 0),
+        wire.Model(1, 1, bytes(32), b"", (), 0, 0, 0),
     )
 }
 

@@ -76,6 +76,7 @@ def vectors() -> Vectors:
                 "cohort": tuple(plan["cohort"]),
                 "roster": bytes.fromhex(plan["roster"]),
                 "model_hash": bytes.fromhex(plan["model_hash"]),
+                "task": bytes.fromhex(plan["task"]),
             }
         ),
         bytes.fromhex(known["round_context"]),

@@ -10,7 +10,7 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -61,7 +61,7 @@ def enrol(tmp_path_factory: pytest.TempPathFactory) -> Enrol:
     """(tier, member) -> its identity directory."""
     folder = tmp_path_factory.mktemp("fleet")
     now = time.time()
-    init_authority(folder / "ca", FEDERATION, now, 7, os.urandom, None)
+    init_authority(folder / "ca", FEDERATION, now - 30 * 86_400, 60, os.urandom, None)
     root = (folder / "ca" / "ca.crt").read_bytes()
     policy = write_policy(folder / "ca", Policy(min_members=2, min_devices=2), None).read_bytes()
 
@@ -257,20 +257,28 @@ class Federation:
         return parse(text, self.folder / member)
 
     def cloud(
-        self, children: int, rounds: int = 1000, deadline: float = 10.0, state: str = "state"
+        self,
+        children: int,
+        rounds: int = 1000,
+        deadline: float = 10.0,
+        state: str = "state",
+        ends: Mapping[str, object] | None = None,
+        **values: object,
     ) -> CloudConfig:
+        """`ends` are further keys of its rounds, `values` further sections."""
         config = self._config(
             "cloud",
             "cloud",
             state=state,
-            model={"bundle": str(self.bundle)},
             rounds={
                 "expected_members": children,
                 "join_wait_s": 0.5,
                 "rounds": rounds,
                 "pause_s": 0.05,
                 "deadline_s": deadline,
+                **(ends or {}),
             },
+            **{"model": {"bundle": str(self.bundle)}, **values},
         )
         assert isinstance(config, CloudConfig)
         return config
@@ -404,6 +412,7 @@ class Federation:
             "round": version,
             "digest": hashlib.sha256(params).digest(),
             "params": params,
+            "aux": (),
             "devices": 2,
             "samples": 20,
             "final": 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from edgechoir.rounds.endpoint import Outgoing
 from edgechoir.tiers.letters import MAX_WAITING
 from edgechoir.transport.control import is_control
 from edgechoir.transport.link import Link
+from edgechoir.transport.memory import MemoryLink
 
 if TYPE_CHECKING:
     from tests.tiers.conftest import Federation, Learner, Running
@@ -234,6 +235,40 @@ def test_a_queue_that_is_full_loses_its_oldest_and_counts_them(federation: Feder
             assert own == list(range(own[0], last))
             assert 10 <= own[0] < 20  # what it says when it is back goes into the same queue
             await running.dropped("dev-1", "outbox_full", own[0])
+
+    asyncio.run(trial())
+
+
+def test_a_model_on_its_way_holds_up_no_message_and_only_the_latest_follows_it(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def trial() -> None:
+        slow, third = asyncio.Event(), asyncio.Event()
+        models: list[bytes] = []
+        publish = MemoryLink.publish
+
+        async def publish_slowly(link: MemoryLink, where: str, payload: bytes, **how: Any) -> None:
+            if "/dev-1/model/" in where:
+                models.append(payload[-1:])
+                if payload.endswith(b"3"):
+                    third.set()
+                await slow.wait()
+                return
+            await publish(link, where, payload, **how)
+
+        monkeypatch.setattr(MemoryLink, "publish", publish_slowly)
+        async with federation.running() as running:
+            one, _ = await keyed(federation, running)
+            async with federation.overheard("cloud", UP) as heard:
+                for name in (b"1", b"2", b"3"):
+                    one.host.letters.put(Outgoing("model", "", name))
+                    one.host.letters.put(Outgoing("up", "", b"beside " + name))
+                    await federation.until(lambda name=name: b"beside " + name in heard)  # type: ignore[misc]
+                assert models == [b"1"]
+                slow.set()
+                async with asyncio.timeout(WAIT_S):
+                    await third.wait()
+            assert models == [b"1", b"3"]
 
     asyncio.run(trial())
 

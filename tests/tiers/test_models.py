@@ -20,7 +20,7 @@ WEIGHTS = np.linspace(-1, 1, 12, dtype=np.float32)
 
 def message(version: int, weights: Floats = WEIGHTS) -> wire.Model:
     params = weights.astype("<f4").tobytes()
-    return wire.Model(version, version, hashlib.sha256(params).digest(), params, 2, 20, 0)
+    return wire.Model(version, version, hashlib.sha256(params).digest(), params, (), 2, 20, 0)
 
 
 def held(version: int, weights: Floats = WEIGHTS) -> Held:
@@ -85,8 +85,8 @@ def test_another_length_than_the_model_in_use_is_refused(length: int) -> None:
 
 @pytest.mark.parametrize("params", [b"", b"\0\0\0", bytes(49)])
 def test_bytes_that_are_no_vector_are_refused(params: bytes) -> None:
-    model = wire.Model(8, 8, hashlib.sha256(params).digest(), params, 2, 20, 0)
-    with pytest.raises(BadModel, match="no float32 vector"):
+    model = wire.Model(8, 8, hashlib.sha256(params).digest(), params, (), 2, 20, 0)
+    with pytest.raises(BadModel, match="bytes of float32"):
         read_model(model, None)
 
 

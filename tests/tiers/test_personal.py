@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ import pytest
 
 from edgechoir.bundle.build import build_bundle
 from edgechoir.bundle.load import Bundle
-from edgechoir.bundle.personal import layout, split
-from edgechoir.store.personal import PersonalLayers
+from edgechoir.bundle.personal import split
+from edgechoir.store.vectors import KeptVectors
 from edgechoir.store.versions import ModelVersions
+from edgechoir.tiers.personal import PersonalLayers
 from edgechoir.types import Floats
 
 if TYPE_CHECKING:
@@ -27,13 +29,8 @@ DEVICES = ("dev-1", "dev-2")
 
 
 def kept(state: Path, bundle: Bundle) -> Floats:
-    layers = PersonalLayers(state / "personal.db")
-    try:
-        found = layers.get(layout(bundle.manifest))
-    finally:
-        layers.close()
-    assert found is not None
-    return found
+    with closing(KeptVectors(state / "kept.db")) as vectors:
+        return PersonalLayers(bundle, vectors).own
 
 
 async def swaps(running: Running, name: str, count: int) -> None:
@@ -78,7 +75,7 @@ def test_personal_layers_stay_on_their_device_and_outlast_it(
             for layers in mine:
                 assert layers.shape == first.shape
                 assert not np.array_equal(layers, first)
-            assert not np.array_equal(*mine)
+            assert not np.array_equal(mine[0], mine[1])
             # What the cloud has, and all there ever was on the wire, is the shared part.
             versions = ModelVersions(federation.folder / "cloud" / "state" / "models.db")
             model = versions.latest()

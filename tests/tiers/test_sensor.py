@@ -23,6 +23,7 @@ async def first(source: Source, count: int) -> list[Sample]:
     found: list[Sample] = []
     async with asyncio.timeout(20), source:
         async for sample in source:
+            assert isinstance(sample, Sample)
             found.append(sample)
             if len(found) == count:
                 break

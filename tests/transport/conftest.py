@@ -104,6 +104,8 @@ class Proxy:
     port: int
     target: int
     refusing: bool = False
+    swallowing: bool = False
+    """Take all bytes and pass none on: nobody hears of it."""
     _writers: set[asyncio.StreamWriter] | None = None
 
     def cut(self) -> None:
@@ -113,13 +115,14 @@ class Proxy:
             writer.transport.abort()
 
     def mend(self) -> None:
-        self.refusing = False
+        self.refusing = self.swallowing = False
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
+                if not self.swallowing:
+                    writer.write(data)
+                    await writer.drain()
         except OSError:
             pass
         finally:
@@ -248,11 +251,13 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.ca = self._write(f"{name}.crt", self._sign(self._name, self._key, days=1, ca=True))
 
-    def issue(self, name: str, *, days: int = 1) -> TlsFiles:
-        """Files for a holder; negative `days`: expired that long ago."""
+    def issue(self, name: str, *, days: int = 1, begins: int = -1) -> TlsFiles:
+        """Files for a holder; negative `days`: expired that long ago. `begins` in days from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._write(f"{name}.crt", self._sign(subject, key, days=days, ca=False))
+        certificate = self._write(
+            f"{name}.crt", self._sign(subject, key, days=days, ca=False, begins=begins)
+        )
         pem = self._folder / f"{name}.key"
         pem.write_bytes(
             key.private_bytes(
@@ -269,7 +274,13 @@ class Authority:
         return path
 
     def _sign(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, days: int, ca: bool
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        *,
+        days: int,
+        ca: bool,
+        begins: int = -1,
     ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
         end = now + datetime.timedelta(days=days)
@@ -279,7 +290,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(min(now, end) - datetime.timedelta(days=1))
+            .not_valid_before(min(now, end) + datetime.timedelta(days=begins))
             .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .add_extension(
@@ -300,12 +311,13 @@ class TlsTrial:
     expired: TlsFiles
     wrong_ca: TlsFiles
     missing: TlsFiles
+    early: TlsFiles
 
 
 @contextmanager
-def tls_trial(folder: Path, server_days: int) -> Iterator[TlsTrial]:
+def tls_trial(folder: Path, server_days: int, server_begins: int = -1) -> Iterator[TlsTrial]:
     ours, other = Authority(folder, "ours"), Authority(folder, "other")
-    server = ours.issue("server", days=server_days)
+    server = ours.issue("server", days=server_days, begins=server_begins)
     member = ours.issue("member")
     stranger = other.issue("stranger")
     tls = (
@@ -321,6 +333,7 @@ def tls_trial(folder: Path, server_days: int) -> Iterator[TlsTrial]:
             ours.issue("expired", days=-1),
             TlsFiles(other.ca, member.certificate, member.key),
             TlsFiles(ours.ca, folder / "none.crt", folder / "none.key"),
+            ours.issue("early", days=3, begins=2),
         )
 
 
@@ -334,6 +347,18 @@ def tls_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsTrial]:
 def expired_broker(tmp_path: Path) -> Iterator[TlsTrial]:
     with tls_trial(tmp_path, -1) as trial:
         yield trial
+
+
+@pytest.fixture
+def early_broker(tmp_path: Path) -> Iterator[TlsTrial]:
+    with tls_trial(tmp_path, 3, 2) as trial:
+        yield trial
+
+
+@pytest.fixture
+def faulty_way(mosquitto: int) -> Callable[[], AbstractAsyncContextManager[Proxy]]:
+    """A proxy to the broker whose faults can be chosen."""
+    return lambda: proxy_to(mosquitto)
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from typing import Protocol
 import pytest
 
 from edgechoir.errors import LinkError
-from edgechoir.transport.link import Message
-from edgechoir.transport.mqtt import MqttLink, MqttSettings, TlsFiles
+from edgechoir.transport.link import Message, Priority
+from edgechoir.transport.mqtt import MqttLink, MqttSettings, TlsFiles, Will
 
 HOST = "127.0.0.1"
 
@@ -45,17 +45,23 @@ def settings_for(port: int, **changes: object) -> MqttSettings:
 
 
 async def read_packet(reader: asyncio.StreamReader) -> bytes:
-    """One MQTT packet with its fixed header; b"" at the end. Lengths below 16,384 only."""
+    """One MQTT packet, its first byte and what follows its length; b"" at the end."""
     head = await reader.read(1)
     if not head:
         return b""
-    first = (await reader.readexactly(1))[0]
-    second = (await reader.readexactly(1))[0] if first & 128 else 0
-    return head + await reader.readexactly((first & 127) + 128 * second)
+    length, shift = 0, 0
+    while True:
+        digit = await reader.readexactly(1)
+        length |= (digit[0] & 127) << shift
+        shift += 7
+        if not digit[0] & 128:
+            return head + await reader.readexactly(length)
 
 
 @asynccontextmanager
-async def scripted(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, list[bytes]]]:
+async def scripted(
+    answers: Sequence[Answer], receive_buffer: int | None = None
+) -> AsyncIterator[tuple[int, list[bytes]]]:
     """A broker that handles its n-th connection by the n-th answer, later ones by the last.
 
     Gives its port and the list of CONNECT packets seen.
@@ -77,7 +83,10 @@ async def scripted(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, list[b
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accept, HOST, 0)
+    listener = socket.create_server((HOST, 0))
+    if receive_buffer is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    server = await asyncio.start_server(accept, sock=listener, limit=receive_buffer or 65536)
     try:
         yield server.sockets[0].getsockname()[1], greetings
     finally:
@@ -259,6 +268,36 @@ def test_a_refused_subscription_raises_and_is_not_asked_for_again() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"), [(4, "Bad user name or password"), (5, "Not authorized")]
+)
+def test_a_refusal_in_the_older_version_is_named(code: int, expected: str) -> None:
+    async def run() -> None:
+        async with scripted([say(b"\x20\x02\x00" + bytes([code]))]) as (port, _):
+            reason = await reason_without(MqttLink(settings_for(port, mqtt5=False)))
+            assert f"refused the connection of a: {expected}" in reason
+
+    asyncio.run(run())
+
+
+def test_a_refused_subscription_in_the_older_version_raises() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CONNACK_311)
+        subscribe = await read_packet(reader)
+        writer.write(b"\x90\x03" + subscribe[1:3] + b"\x80")
+        await read_packet(reader)
+
+    async def run() -> None:
+        async with (
+            scripted([refuse]) as (port, _),
+            MqttLink(settings_for(port, mqtt5=False)) as link,
+        ):
+            with pytest.raises(LinkError, match="refused a the subscription to x/#"):
+                await link.subscribe("x/#")
+
+    asyncio.run(run())
+
+
 def test_what_was_in_flight_is_sent_again_over_the_next_connection() -> None:
     async def run() -> None:
         published: list[bytes] = []
@@ -318,6 +357,42 @@ def test_a_broker_that_acknowledges_nothing_is_left(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         asyncio.run(run())
     assert "acknowledges nothing" in caplog.text
+
+
+def test_on_a_slow_way_control_and_documents_overtake_bulk() -> None:
+    async def run() -> None:
+        order: list[bytes] = []
+        all_published = asyncio.Event()
+
+        async def read_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(CONNACK_5)
+            await all_published.wait()
+            while packet := await read_packet(reader):
+                if packet[0] & 0xF0 == 0x30:
+                    payload = packet.index(b"body")
+                    order.append(packet[payload - 4 : payload - 3])
+                    writer.write(b"\x40\x02" + packet[payload - 3 : payload - 1])
+
+        async with (
+            scripted([read_late], receive_buffer=16384) as (port, _),
+            MqttLink(settings_for(port)) as link,
+        ):
+            await link.connected(10)
+            async with asyncio.TaskGroup() as group:
+                for topic, size, priority in (
+                    *[("b", 100_000, Priority.BULK)] * 20,
+                    ("d", 1000, Priority.DOCUMENT),
+                    ("c", 1000, Priority.CONTROL),
+                ):
+                    payload = b"body" + bytes(size)
+                    group.create_task(link.publish(topic, payload, priority=priority, timeout=20))
+                for _ in range(10):  # turns of the loop, so that the kernel has all that it takes
+                    await asyncio.sleep(0)
+                all_published.set()
+        assert sorted(order) == [b"b"] * 20 + [b"c", b"d"]
+        assert max(order.index(b"c"), order.index(b"d")) <= 4
+
+    asyncio.run(run())
 
 
 @pytest.mark.e2e
@@ -441,5 +516,28 @@ def test_tls_to_a_plain_port_and_plain_to_a_tls_port_are_told_apart(
         assert "does not speak TLS" in plain or "within TLS" in plain or "reset" in plain
         secret = await reason_without(MqttLink(settings_for(tls_broker.port)))
         assert "may expect TLS" in secret or "or expect TLS" in secret
+
+    asyncio.run(run())
+
+
+@pytest.mark.e2e
+def test_a_link_opened_anew_keeps_its_session_and_sends_no_will(mosquitto: int) -> None:
+    async def run() -> None:
+        will = Will("open/will", b"lost", retain=False)
+        async with (
+            MqttLink(settings_for(mosquitto, will=will)) as a,
+            MqttLink(settings_for(mosquitto)) as b,
+        ):
+            await a.subscribe("open/to-a")
+            await b.subscribe("open/will")
+            await b.subscribe("open/end")
+            await a.connected(5)
+            await a.reopen()
+            await b.publish("open/to-a", b"while it was away")
+            await a.publish("open/end", b"after")
+            async with asyncio.timeout(20):
+                assert (await anext(a.messages())).payload == b"while it was away"
+                assert (await anext(b.messages())).payload == b"after"
+            assert a.counters.reconnects == 1
 
     asyncio.run(run())

@@ -80,12 +80,13 @@ def test_what_came_while_the_broker_was_away_is_published_in_order(
         outbox = Outbox(tmp_path / "o", 1 << 20)
         async with open_trial() as trial, trial.link("a") as a, trial.link("b") as b:
             await b.subscribe("open/p")
-            spool = Spool(a, outbox, 3600.0, time.time)
+            spool = Spool(a, outbox, 3600.0, time.time, time.monotonic)
             async with running(spool):
                 for n in range(10):
                     spool.put("open/p", b"%d" % n)
                 assert await take(b, 10) == list(range(10))
                 assert outbox.commits == 0  # nothing is written while there is a broker
+                await a.publish("open/other", b"")  # its answer comes behind those to the ten
                 trial.cut("a")
                 await disconnected(a)
                 for n in range(10, 10 + 3 * BATCH):
@@ -109,14 +110,17 @@ def test_a_process_that_ends_leaves_on_the_disk_what_the_next_one_publishes(
             outbox = Outbox(tmp_path / "o", 1 << 20)
             async with broker.link("a") as a:
                 broker.cut("a")
-                spool = Spool(a, outbox, 3600.0, time.time)
+                spool = Spool(a, outbox, 3600.0, time.time, time.monotonic)
                 async with running(spool):
                     for n in range(5):
                         spool.put("open/p", b"%d" % n)
             assert (len(outbox), outbox.commits) == (5, 1)
             outbox.close()
             outbox = Outbox(tmp_path / "o", 1 << 20)
-            async with broker.link("a") as a, running(Spool(a, outbox, 3600.0, time.time)):
+            async with (
+                broker.link("a") as a,
+                running(Spool(a, outbox, 3600.0, time.time, time.monotonic)),
+            ):
                 assert await take(b, 5) == list(range(5))
             outbox.close()
 
@@ -129,7 +133,7 @@ def test_nothing_is_published_before_it_is_allowed(tmp_path: Path) -> None:
         outbox = Outbox(tmp_path / "o", 1 << 20)
         async with broker.link("a") as a, broker.link("b") as b:
             await b.subscribe("open/p")
-            spool = Spool(a, outbox, 3600.0, time.time)
+            spool = Spool(a, outbox, 3600.0, time.time, time.monotonic)
             async with running(spool, allowed=False) as may:
                 spool.put("open/p", b"1")
                 await b.subscribe("open/q")
@@ -147,7 +151,7 @@ def test_a_batch_is_written_after_its_time_and_too_many_are_dropped(tmp_path: Pa
         outbox = Watched(tmp_path / "o", 1 << 20)
         async with broker.link("a") as a:
             broker.cut("a")
-            spool = Spool(a, outbox, 60.0, lambda: now[0])
+            spool = Spool(a, outbox, 60.0, lambda: now[0], lambda: now[0])
             for n in range(MAX_WAITING + 3):
                 spool.put("open/p", b"%d" % n)
             assert (spool.waiting, spool.dropped) == (MAX_WAITING, 3)
@@ -172,7 +176,7 @@ def test_what_the_broker_refuses_is_dropped_and_counted(tmp_path: Path) -> None:
         outbox = Outbox(tmp_path / "o", 1 << 20)
         async with broker.link("a") as a, broker.link("b") as b:
             await b.subscribe("open/p")
-            spool = Spool(a, outbox, 3600.0, time.time)
+            spool = Spool(a, outbox, 3600.0, time.time, time.monotonic)
             async with running(spool):
                 spool.put("elsewhere", b"0")
                 spool.put("open/p", b"1")
@@ -180,6 +184,30 @@ def test_what_the_broker_refuses_is_dropped_and_counted(tmp_path: Path) -> None:
                 spool.put("open/p", b"2")
                 assert await take(b, 1) == [2]  # the batch before is over
             assert spool.dropped == 1
+        outbox.close()
+
+    asyncio.run(run())
+
+
+def test_a_clock_that_is_set_takes_the_age_of_what_waits_with_it(tmp_path: Path) -> None:
+    """A board without a battery starts in the past, and hears the time when there is a network."""
+
+    async def run() -> None:
+        broker, now, steady = MemoryBroker(), [0.0], [0.0]
+        outbox = Watched(tmp_path / "o", 1 << 20)
+        async with broker.link("a") as a, broker.link("b") as b:
+            await b.subscribe("open/p")
+            broker.cut("a")
+            spool = Spool(a, outbox, 60.0, lambda: now[0], lambda: steady[0])
+            async with running(spool), asyncio.timeout(WAIT_S):
+                for n in range(BATCH + 1):
+                    spool.put("open/p", b"%d" % n)
+                await outbox.written(BATCH + 1)
+                spool.put("open/p", b"%d" % (BATCH + 1))
+                now[0] += 1e9
+                broker.mend("a")
+                assert await take(b, BATCH + 2) == list(range(BATCH + 2))
+            assert spool.dropped == 0
         outbox.close()
 
     asyncio.run(run())

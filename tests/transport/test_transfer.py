@@ -68,10 +68,17 @@ CONFIGURATIONS = pytest.mark.parametrize(
 )
 
 
-def link_to(port: int, name: str, inbox: int = 64) -> MqttLink:
+def link_to(port: int, name: str, inbox: int = 64, mqtt5: bool | None = None) -> MqttLink:
     return MqttLink(
         MqttSettings(
-            HOST, port, name, os.urandom(8), retry_first=0.02, retry_last=0.1, inbox_messages=inbox
+            HOST,
+            port,
+            name,
+            os.urandom(8),
+            retry_first=0.02,
+            retry_last=0.1,
+            inbox_messages=inbox,
+            mqtt5=mqtt5,
         )
     )
 
@@ -251,6 +258,49 @@ def test_beyond_the_bound_a_sender_waits_for_room_and_then_gives_up_its_oldest()
             await a.transfers.room("open/up/a", 0.01)
             assert await sending[0] is Outcome.CANCELLED
             assert not any(one.done() for one in sending[1:])
+
+    asyncio.run(run())
+
+
+@pytest.mark.e2e
+def test_members_of_either_protocol_send_each_other_blobs(mosquitto: int) -> None:
+    async def run() -> None:
+        blobs = [os.urandom(size) for size in (0, 1000, BLOB)]
+        for ours, theirs in ((False, False), (False, True), (True, False)):
+            async with (
+                member(link_to(mosquitto, "b", mqtt5=theirs), "open/up/+") as b,
+                member(link_to(mosquitto, "a", mqtt5=ours), "open/down/+") as a,
+            ):
+                sending = [a.send(blob) for blob in blobs]
+                assert await outcomes(sending) == {Outcome.DELIVERED}
+                assert hashes(b.blobs) == hashes(blobs)
+                assert ("MQTT 5" in a.link.state.reason) == ours
+
+    asyncio.run(run())
+
+
+@pytest.mark.e2e
+def test_a_broker_of_the_older_protocol_killed_and_started_anew_loses_no_blob(
+    start_mosquitto: Start, free: int
+) -> None:
+    """No session is kept there: what was under way goes again because its sender asks."""
+
+    async def run() -> None:
+        blobs = blobs_of(3, BLOB)
+        broker = await asyncio.to_thread(start_mosquitto, free, "")
+        async with (
+            member(link_to(free, "b", mqtt5=False), "open/up/+") as b,
+            member(link_to(free, "a", mqtt5=False), "open/down/+") as a,
+        ):
+            b.hold_after = 12
+            sending = [a.send(blob) for blob in blobs]
+            await b.until(lambda: b.taken >= 12)
+            broker.kill()
+            await asyncio.to_thread(broker.wait, 10)
+            b.go.set()
+            await asyncio.to_thread(start_mosquitto, free, "")
+            assert await outcomes(sending) == {Outcome.DELIVERED}
+            assert hashes(b.blobs) == hashes(blobs)
 
     asyncio.run(run())
 
@@ -554,15 +604,17 @@ async def lossy_to(target: int, loss: float, delay: float, seed: int) -> AsyncIt
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("seed", "delay"), [(1, 0.005), (2, 0.005), (3, 0.05)])
 def test_with_one_message_in_twenty_lost_and_delay_each_blob_arrives_once(
-    mosquitto: int, seed: int
+    mosquitto: int, seed: int, delay: float
 ) -> None:
+    """The last has 100 ms from one member to the other: through two proxies."""
+
     async def run() -> None:
         blobs = [*blobs_of(3, BLOB), *blobs_of(30, 200)]
         async with (
-            lossy_to(mosquitto, 0.05, 0.005, seed) as near_a,
-            lossy_to(mosquitto, 0.05, 0.005, seed + 100) as near_b,
+            lossy_to(mosquitto, 0.05, delay, seed) as near_a,
+            lossy_to(mosquitto, 0.05, delay, seed + 100) as near_b,
             member(link_to(near_b.port, "b"), "open/up/+") as b,
             member(link_to(near_a.port, "a"), "open/down/+") as a,
         ):

@@ -1,6 +1,7 @@
 """Sender and receiver without I/O, over a wire that loses, repeats, delays and reorders."""
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
@@ -27,6 +28,7 @@ from edgechoir.transport.receiver import (
     MAX_WAITING,
     SILENT_S,
     STALLED_S,
+    WIDEST,
     Delivered,
     Receiver,
     Reply,
@@ -307,7 +309,7 @@ def test_a_sender_started_anew_sends_only_what_is_missing() -> None:
     wire.up.clear()
     wire.down.clear()
     (blob,) = wire.receiver._blobs.values()
-    there = blob.arrived
+    there = len(blob.bodies)
     assert 0 < there < 12
     wire.restart_sender()
     wire.chunks_sent = 0
@@ -411,6 +413,39 @@ def test_what_is_under_way_stays_within_places_times_window() -> None:
     assert most == 6
     assert outcomes(wire) == [Outcome.DELIVERED] * 5
     assert wire.now == 0.0
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.001, WIDEST), (0.02, 12), (1.0, 4)])
+def test_a_window_is_as_wide_as_chunks_come_fast(seconds: float, most: int) -> None:
+    wire = Wire(window=4, places=16, max_blob=400 * BODY)
+    wire.sender.start(K, data_of(200), 0.0, 900.0)
+    under_way = 0
+    while len(wire.sender):
+        wire.send_all()
+        under_way = max(under_way, len(wire.up))
+        wire.carry()
+        wire.now += seconds
+    assert under_way == pytest.approx(most, abs=1)
+
+
+def test_a_window_that_was_wide_is_shared_with_who_comes_later() -> None:
+    wire = Wire(window=4, places=8, max_blob=4000 * BODY)
+    wire.sender.start("first", data_of(400), 0.0, 900.0)
+    for _ in range(200):
+        wire.send_all()
+        wire.carry()
+        wire.now += 0.001
+    assert sum(key == "first" for key, _ in wire.up) > 16
+    for n in range(7):
+        wire.sender.start(f"k{n}", data_of(400, n + 1), wire.now, 900.0)
+    for _ in range(400):
+        wire.send_all()
+        wire.carry()
+        wire.now += 0.001
+    wire.send_all()
+    under_way = Counter(key for key, _ in wire.up)
+    assert len(under_way) == 8
+    assert max(under_way.values()) <= 5
 
 
 def test_who_does_not_fit_waits_without_sending_and_is_called_when_there_is_room() -> None:

@@ -1,9 +1,9 @@
 """Who may read and write which topic, derived from the registry; nobody configures it by hand.
 
 Every member may write below its own `<tier>/<member>/` and nowhere else. It reads what is meant
-for it (`up/<own id>`, `down/<own id>`), what parents hand out (`plan`, `roster`, `model`) and
-every `status`. A monitor reads `status`, `metrics` and `predictions`, and writes nothing. Who is
-not in the list may do nothing.
+for it (`up/<own id>`, `down/<own id>`), what parents hand out (`plan`, `roster`, `model`,
+`revoked`) and every `status`. A monitor reads `status`, `metrics` and `predictions`, and writes
+nothing. A bridge speaks for the members behind it. Who is not in the list may do nothing.
 
 The rules keep honest members apart and a broken one from flooding its neighbours. They are not
 what secrecy or authenticity rest on: those are in the payloads.
@@ -11,15 +11,16 @@ what secrecy or authenticity rest on: those are in the payloads.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal
 
-from edgechoir.identity.naming import BROKER, MONITOR
+from edgechoir.broker.bridges import HANDED_OUT, Bridge
+from edgechoir.identity.naming import BRIDGE, MONITOR, SERVERS
 from edgechoir.types import Address, MemberId
 
 ROOT: Final = "edgechoir/v1"
 Action = Literal["read", "write", "subscribe"]
 
-_HANDED_OUT: Final = ("plan/#", "roster/#", "model/#")
 _FOR_PEOPLE: Final = ("status", "metrics", "predictions")
 
 
@@ -55,26 +56,39 @@ class Access:
         return any(covers(allowed, topic) for allowed in getattr(grant, action))
 
 
-def access(federation: str, members: Iterable[Address]) -> Access:
-    """The rules for a list of members. Brokers in it get none: a broker is not its own client."""
-    return Access(
-        federation,
-        {
-            holder.member: _grant(f"{ROOT}/{federation}", holder)
-            for holder in members
-            if holder.tier != BROKER
-        },
-    )
+def access(
+    federation: str,
+    members: Iterable[Address],
+    bridges: Mapping[MemberId, Bridge] = MappingProxyType({}),
+) -> Access:
+    """The rules for a list of members. Servers in it get none: a broker is not its own client.
+
+    A bridge without an entry in `bridges` may do nothing.
+    """
+    grants = {
+        holder.member: _grant(f"{ROOT}/{federation}", holder)
+        for holder in members
+        if holder.tier not in (BRIDGE, *SERVERS)
+    }
+    for member, bridge in bridges.items():
+        grants[member] = Grant(bridge.down(federation), bridge.up(federation))
+    return Access(federation, grants)
 
 
 def _grant(prefix: str, holder: Address) -> Grant:
     if holder.tier == MONITOR:
         return Grant(tuple(f"{prefix}/+/+/{channel}" for channel in _FOR_PEOPLE), ())
     meant_for_it = (f"up/{holder.member}", f"down/{holder.member}")
-    readable = (*meant_for_it, *_HANDED_OUT, "status")
+    handed_out = (f"{channel}/#" for channel in HANDED_OUT)
+    readable = (*meant_for_it, *handed_out, "status")
     return Grant(
         tuple(f"{prefix}/+/+/{channel}" for channel in readable), (f"{prefix}/{holder}/#",)
     )
+
+
+def only(rules: Access, members: Iterable[MemberId]) -> Access:
+    """The rules of these members alone."""
+    return Access(rules.federation, {m: rules.grants[m] for m in members if m in rules.grants})
 
 
 def render_acl(rules: Access) -> str:

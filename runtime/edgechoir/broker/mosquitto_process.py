@@ -12,10 +12,10 @@ import shutil
 import signal
 import sys
 from collections import deque
+from collections.abc import Mapping
 from typing import Final
 
-from edgechoir.broker.access import render_acl
-from edgechoir.broker.mosquitto import render_conf
+from edgechoir.broker.mosquitto import CONF, OPENSSL, mosquitto_files, rules_files
 from edgechoir.broker.roster import Roster
 from edgechoir.broker.settings import BrokerSettings
 from edgechoir.errors import OperatorError
@@ -57,27 +57,33 @@ class MosquittoProcess:
         """Write the configuration and start the child. Raises OperatorError."""
         state = self._settings.state
         make_directory(state)
-        acl, conf = state / "acl", state / "mosquitto.conf"
         user = pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else None
-        text = render_conf(self._settings, acl=str(acl), user=user)
-        write_atomic(acl, render_acl(self._roster.access).encode(), PRIVATE)
-        write_atomic(conf, text.encode(), PRIVATE)
+        federation = self._roster.federation
+        files = mosquitto_files(self._settings, federation, place=str(state), user=user)
+        self._write(files)
+        environment = dict(os.environ)
+        if OPENSSL in files:
+            environment["OPENSSL_CONF"] = str(state / OPENSSL)
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-I", "-c", _STARTER, str(os.getpid()), self._program, "-c", str(conf)),
+            *("-I", "-c", _STARTER, str(os.getpid()), self._program, "-c", str(state / CONF)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            env=environment,
         )
         self._reading = asyncio.create_task(self._read_log(self._process))
 
     def update(self, roster: Roster) -> None:
-        """Rewrite the ACL and let mosquitto read everything again."""
+        """Rewrite the rules and let mosquitto read everything again."""
         self._roster = roster
-        acl = self._settings.state / "acl"
-        write_atomic(acl, render_acl(roster.access).encode(), PRIVATE)
+        self._write(rules_files(self._settings, roster.federation))
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(signal.SIGHUP)
+
+    def _write(self, files: Mapping[str, str]) -> None:
+        for name, text in files.items():
+            write_atomic(self._settings.state / name, text.encode(), PRIVATE)
 
     async def ended(self) -> None:
         """Wait for the child to end by itself; then raises OperatorError with its last lines."""

@@ -1,12 +1,15 @@
 """What a broker knows of the fleet at one moment: read from its folder, replaced on a change."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from edgechoir.broker.access import Access, access
+from edgechoir.broker.access import Access
+from edgechoir.broker.bridges import BRIDGES, read_bridges
+from edgechoir.broker.federation import Federation
 from edgechoir.errors import BadCertificate, OperatorError, RemoteError
 from edgechoir.fleet.broker_files import BrokerFiles
 from edgechoir.fleet.files import read_file
@@ -14,6 +17,8 @@ from edgechoir.fleet.registry import Registry, read_registry
 from edgechoir.identity.certificate import Certified, Root, from_pem, read_certificate, read_root
 from edgechoir.identity.naming import address
 from edgechoir.types import Address
+
+log = logging.getLogger(__name__)
 
 _HINT = "copy the broker's folder from the CA (`edgechoir ca broker`)"
 
@@ -23,10 +28,17 @@ class Roster:
     """The fleet's root, its rules, and who is in it."""
 
     root: Root
-    access: Access
-    members: frozenset[Address]
+    federation: Federation
     revoked: frozenset[int]
     """Serial numbers of certificates."""
+
+    @property
+    def members(self) -> frozenset[Address]:
+        return self.federation.members
+
+    @property
+    def access(self) -> Access:
+        return self.federation.access
 
     def admit(self, der: bytes, now: float) -> Certified:
         """The holder of a client's certificate. Raises BadCertificate or Malformed."""
@@ -38,17 +50,23 @@ class Roster:
         return certified
 
 
-def roster(registry: Registry, root: Root) -> Roster:
-    """Raises OperatorError where the registry is another fleet's."""
+def roster(registry: Registry, root: Root, directory: Path) -> Roster:
+    """`directory`: the broker's. Raises OperatorError where the registry is another fleet's."""
     if registry.federation != root.federation:
         raise OperatorError(
             f"the registry is of {registry.federation!r}, the CA beside it of {root.federation!r}"
         )
     members = frozenset(address(record.tier, record.member) for record in registry.active())
+    try:
+        bridges = read_bridges(directory, members)
+    except (
+        OperatorError
+    ) as error:  # a revocation must not wait for it; a bridge without it can do nothing
+        log.error("no bridge has rights: %s", error)
+        bridges = {}
     return Roster(
         root=root,
-        access=access(registry.federation, members),
-        members=members,
+        federation=Federation(registry.federation, members, bridges),
         revoked=frozenset(int(entry.serial, 16) for entry in registry.revocations),
     )
 
@@ -68,13 +86,17 @@ def read_roster(files: BrokerFiles) -> Roster:
         raise OperatorError(f"{files.crl} is not a list of revoked certificates: {error}") from None
     if not ours:
         raise OperatorError(f"{files.crl} is not signed by the CA in {files.ca}")
-    return roster(read_registry(files.registry), root)
+    return roster(read_registry(files.registry), root, files.directory)
 
 
 def stamps(files: BrokerFiles) -> tuple[tuple[int, int, int] | None, ...]:
     """Changes whenever one of the folder's files does: inode, size and time of each."""
     return tuple(
-        _stamp(path) for path in (files.key, files.certificate, files.ca, files.crl, files.registry)
+        _stamp(path)
+        for path in (
+            *(files.key, files.certificate, files.ca, files.crl, files.registry),
+            files.directory / BRIDGES,
+        )
     )
 
 

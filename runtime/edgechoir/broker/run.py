@@ -77,7 +77,7 @@ async def running_broker(settings: BrokerSettings) -> AsyncIterator[RunningBroke
     _check_port(settings)
     kind, broker = _choose(settings, roster)
     running = RunningBroker(
-        kind, settings.address, settings.port, roster.root.federation, len(roster.members)
+        kind, settings.address, settings.port, roster.federation.name, len(roster.members)
     )
     try:
         await broker.start()
@@ -92,6 +92,10 @@ def _choose(settings: BrokerSettings, roster: Roster) -> tuple[str, _Broker]:
     program = find_mosquitto() if settings.kind != "python" else None
     if program is not None:
         return "mosquitto", MosquittoProcess(settings, roster, program)
+    if settings.upper is not None or settings.websockets_port is not None:
+        raise OperatorError(
+            "bridges and websockets need mosquitto: install it, and --kind mosquitto"
+        )
     if settings.kind == "mosquitto":
         raise OperatorError("mosquitto is not installed: install it, or let the broker be 'python'")
     try:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from edgechoir.broker.bridges import Upper
 from edgechoir.fleet.broker_files import BrokerFiles
 
 PAYLOAD_BYTES: Final = 131_072
@@ -21,7 +22,8 @@ class BrokerSettings:
 
     `kind` "auto" takes mosquitto where it is installed, else the Python broker. `persistent` keeps
     retained messages over a restart (mosquitto only). `minimum_tls` is for clients of another make:
-    every edgechoir client speaks 1.3. Bounds are per client, `max_connections` over all.
+    every edgechoir client speaks 1.3. Bounds are per client, `max_connections` and
+    `memory` over all. `websockets_port`: a second listener of mosquitto's, for monitors alone.
     """
 
     files: BrokerFiles
@@ -31,11 +33,16 @@ class BrokerSettings:
     kind: Kind = "auto"
     persistent: bool = False
     minimum_tls: Literal["1.2", "1.3"] = "1.3"
+    websockets_port: int | None = None
+    upper: Upper | None = None
+    """The broker above, where this one is bridged to it (mosquitto only)."""
     max_connections: int = 1024
     max_inflight: int = 20
     max_queued: int = 2048
     max_queued_bytes: int = 64 << 20
     max_packet: int = PAYLOAD_BYTES + HEADER_SLACK
+    memory: int = 2 << 30
+    """Bytes of all that mosquitto holds; beyond it new messages and clients are refused."""
     poll_s: float = 2.0
     """How often the files are looked at for a change."""
     start_s: float = 15.0

@@ -107,9 +107,7 @@ def _files(module: "nn.Module", example: "Tensor", meta: Meta, source: Path) -> 
         check_shapes(graph, manifest)
     except (ValidationError, BadModel) as error:
         raise OperatorError(f"{source}: {error}") from error
-    unused = set() if manifest.personal else {"personal"}
-    text = manifest.model_dump_json(indent=1, exclude=unused)
-    return {MANIFEST: text.encode() + b"\n", **files}
+    return {MANIFEST: manifest.to_json(), **files}
 
 
 def _in_order(module: "nn.Module", personal: tuple[str, ...]) -> "list[tuple[str, Tensor]]":

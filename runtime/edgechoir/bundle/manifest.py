@@ -117,6 +117,11 @@ class Manifest(Frozen):
         """s: the number of elements that travel; the d - s behind them are personal."""
         return sum(p.size for p in self.parameters if not is_personal(p.name, self.personal))
 
+    def to_json(self) -> bytes:
+        """As manifest.json has it; `personal` only where there is some."""
+        unused = set() if self.personal else {"personal"}
+        return self.model_dump_json(indent=1, exclude=unused).encode() + b"\n"
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         end = 0

@@ -7,16 +7,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgechoir.commands import passphrase
+from edgechoir.commands import online, passphrase
 
-TIERS = ["device", "node", "edge-cloud", "cloud", "monitor"]
+TIERS = ["device", "node", "edge-cloud", "cloud", "monitor", "bridge"]
 
 
 def add(commands: Any) -> None:
     """Add the parser and those of its actions."""
     command = commands.add_parser(
         "ca",
-        help="the fleet's certificate authority: init, sign, broker, policy, list, revoke",
+        help="the fleet's certificate authority: make it, sign, serve, list, revoke",
         description="The fleet's certificate authority. Keep its directory off line.",
     )
     actions = command.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -39,6 +39,8 @@ def add(commands: Any) -> None:
     sign.add_argument("--renew", action="store_true", help="the id may move to another key")
     passphrase.add(sign)
     sign.set_defaults(run=run_sign)
+
+    online.add(actions, TIERS)
 
     broker = actions.add_parser(
         "broker",
@@ -153,6 +155,7 @@ def run_policy(args: argparse.Namespace) -> int:
 def run_list(args: argparse.Namespace) -> int:
     """Print the registry."""
     from edgechoir.fleet.authority_dir import list_members
+    from edgechoir.fleet.tokens import open_tokens
 
     members = list_members(args.directory)
     if args.json:
@@ -160,8 +163,14 @@ def run_list(args: argparse.Namespace) -> int:
         return 0
     for member in members:
         print(member)
+    for token in open_tokens(args.directory, time.time()):
+        print(f"{token.tier}/{token.member} has a token that is open for {_left(token.expires)}")
     print(f"{len(members)} members")
     return 0
+
+
+def _left(until: float) -> str:
+    return f"{max(until - time.time(), 0.0) / 3600:.1f} more hours"
 
 
 def run_revoke(args: argparse.Namespace) -> int:

@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgechoir.commands.finding import Finding, good, note, wrong
+from edgechoir.commands.finding import Finding, Level, good, note, wrong
 from edgechoir.commands.machine import (
     INFERENCE_MB,
     TRAINING_MB,
     broken,
     broker_program,
     disk,
+    inference,
     machine,
     memory,
     probe,
@@ -45,8 +46,9 @@ FIND: Final = (
     "find_function(sys.argv[1]); print(sys.argv[1], 'can be imported')"
 )
 BUILD: Final = (
-    f"{_WITH_OUR_PATH}from edgechoir.pipeline.declare import build_operators; "
-    "print(', '.join(name for name, _ in build_operators(json.loads(sys.argv[1]))))"
+    f"{_WITH_OUR_PATH}from edgechoir.config.tiers import DeviceConfig; "
+    "from edgechoir.tiers.stream import look_at; "
+    "print(', '.join(look_at(DeviceConfig.model_validate_json(sys.argv[1]))))"
 )
 
 
@@ -95,13 +97,14 @@ async def _member(config: "Config", now: float) -> AsyncIterator[Finding]:
         yield finding
     if not isinstance(config, MonitorConfig):
         yield state(config.state)
+        for finding in audit_log(config.state, member):
+            yield finding
         yield disk(config.state, _needed(config, bundle))
     if isinstance(config, DeviceConfig):
         for finding in device(config):
             yield finding
-        if config.pipeline:
-            operators = [{"op": stage.op, **stage.arguments} for stage in config.pipeline]
-            yield await user_code("pipeline", BUILD, json.dumps(operators))
+        if config.pipeline or config.sources or config.sinks:
+            yield await user_code("pipeline", BUILD, config.model_dump_json())
         match config.sensor:
             case ReplaySensor():
                 yield recording(config, config.sensor, bundle)
@@ -131,15 +134,56 @@ def identity(config: "Config", now: float) -> tuple[list[Finding], "Member | Non
     certificate = member.certificate
     who = f"{certificate.address} of {certificate.federation}, key and certificate fit"
     found = [good("identity", who), *_modes(paths.key)]
+    return [*found, validity(config, member, now), *_revoked(member), policy(member)], member
+
+
+def validity(config: "Config", member: "Member", now: float) -> Finding:
+    """How long the certificate is good, and who sees to the next one."""
+    from edgechoir.config.tiers import MonitorConfig
+    from edgechoir.fleet.enrolment import endpoint_of
+    from edgechoir.fleet.renewal import renewal_due
+
+    certificate = member.certificate
     until = min(certificate.not_after, member.root.not_after)
     days = round((until - now) / 86_400)
     seen = f"valid until {datetime.fromtimestamp(until, UTC):%Y-%m-%d}, {days} days"
-    if days < RENEW_DAYS:
+    given = None if isinstance(config, MonitorConfig) else config.enrolment_url
+    url = endpoint_of(config.identity, given)
+    late = renewal_due(certificate, 1.0)
+    if url is None:
         advice = "let the CA sign request.csr again, then install it with `edgechoir enrol`"
-        found.append(note("certificate", seen, advice))
+        soon = days < RENEW_DAYS and now > renewal_due(certificate, 0.0)
+        return note("certificate", seen, advice) if soon else good("certificate", seen)
+    if isinstance(config, MonitorConfig):
+        advice = f"run `edgechoir enrol {config.identity} --renew`"
+        return note("certificate", seen, advice) if now > late else good("certificate", seen)
+    if now > late:
+        advice = f"it should have renewed itself at {url}: see the log, or try `edgechoir enrol "
+        return note("certificate", seen, f"{advice}{config.identity} --renew`")
+    first = datetime.fromtimestamp(renewal_due(certificate, 0.0), UTC)
+    return good("certificate", f"{seen}; renews itself from {first:%Y-%m-%d} at {url}")
+
+
+def _revoked(member: "Member") -> Iterator[Finding]:
+    """The list of revoked certificates in the directory, where somebody has put one."""
+    from edgechoir.errors import RemoteError
+    from edgechoir.identity.revocation import read_revocations
+
+    path = member.paths.crl
+    try:
+        held = read_revocations(path.read_bytes(), member.root)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield wrong("revocations", f"{path}: {error.strerror}")
+        return
+    except RemoteError as error:
+        yield wrong("revocations", f"{path}: {error}", "get it from the CA's directory again")
+        return
+    if member.certificate.serial in held.serials:
+        yield wrong("revocations", "this member's certificate was revoked", "enrol it anew")
     else:
-        found.append(good("certificate", seen))
-    return [*found, policy(member)], member
+        yield good("revocations", f"list {held.number}, {len(held.serials)} certificates")
 
 
 def policy(member: "Member") -> Finding:
@@ -207,6 +251,25 @@ def state(directory: Path) -> Finding:
     return good("state", f"{directory} is writable and not in use")
 
 
+def audit_log(directory: Path, member: "Member | None") -> Iterator[Finding]:
+    """The member's audit log, where it has one: every line, which takes a second or so."""
+    from edgechoir.fleet.audit_check import verify_log
+    from edgechoir.fleet.audit_files import DIRECTORY, log_files
+
+    if not log_files(directory / DIRECTORY):
+        return
+    try:
+        verdict = verify_log(directory / DIRECTORY, None if member is None else member.root)
+    except OperatorError as error:
+        yield wrong("audit log", str(error))
+        return
+    if verdict.wrong:
+        advice = "see `edgechoir audit verify`: somebody, or the disk, has changed it"
+        yield note("audit log", verdict.wrong[0], advice)
+    else:
+        yield good("audit log", f"{verdict.records} records, the chain holds")
+
+
 def model(directory: Path) -> "tuple[Finding, Bundle | None]":
     """The bundle, with every check that loading it makes."""
     from edgechoir.bundle.load import load_bundle
@@ -222,6 +285,8 @@ def model(directory: Path) -> "tuple[Finding, Bundle | None]":
 
 def device(config: "DeviceConfig") -> Iterator[Finding]:
     """What only a device has, but for its stream."""
+    if (seen := inference(needed=True)).level is not Level.GOOD:
+        yield seen
     yield training() if config.training.enabled else good("training", "off: this device infers")
     if config.trace is not None:
         where = config.trace.directory
@@ -230,12 +295,14 @@ def device(config: "DeviceConfig") -> Iterator[Finding]:
 
 def recording(config: "DeviceConfig", sensor: "ReplaySensor", bundle: "Bundle | None") -> Finding:
     """The file of a replay: readable, of the model's shape, with labels the model can learn."""
-    from edgechoir.pipeline.sources.replay import read
+    from edgechoir.pipeline.sources.recording import Columns, read_recording
 
     try:
-        rows, labels = read(sensor.path, sensor.x, sensor.y)
+        columns = Columns(sensor.x, sensor.y, sensor.time, sensor.keys)
+        recording = read_recording(sensor.path, columns)
     except EdgechoirError as error:
         return wrong("sensor", str(error))
+    rows, labels = recording.x, recording.y
     seen = f"{sensor.path}: {len(rows)} samples of {list(rows.shape[1:])}"
     if bundle is None:
         return good("sensor", seen)

@@ -16,8 +16,10 @@ def add(commands: Any) -> None:
         "enrol",
         help="give a member its key and certificate",
         description=(
-            "Make a member's key and a request for the CA; with --ca, where the CA is on this "
-            "machine, sign and install in one go; with --certificate install what the CA signed."
+            "Give a member its identity. With --token it enrols itself over the network. Without, "
+            "make its key and a request for the CA; with --ca, where the CA is on this machine, "
+            "sign and install in one go; with --certificate install what the CA signed. With "
+            "--renew get the next certificate in time."
         ),
     )
     command.add_argument("directory", type=Path, help="the member's identity directory")
@@ -34,6 +36,18 @@ def add(commands: Any) -> None:
         metavar="FILE",
         help="the policy that the CA signed, to be pinned",
     )
+    command.add_argument(
+        "--token", metavar="TOKEN", help="what `edgechoir ca token` printed; @FILE reads it"
+    )
+    command.add_argument(
+        "--renew", action="store_true", help="ask the enrolment endpoint for the next certificate"
+    )
+    command.add_argument(
+        "--new-key",
+        action="store_true",
+        help="with --renew: for another key; stop the member first",
+    )
+    command.add_argument("--url", help="the enrolment endpoint (the one in the token)")
     passphrase.add(command)
     command.set_defaults(run=run)
 
@@ -45,6 +59,14 @@ def run(args: argparse.Namespace) -> int:
     from edgechoir.fleet.files import read_file
 
     now = time.time()
+    if args.new_key and not args.renew:
+        raise OperatorError("--new-key goes with --renew")
+    if args.token is not None and args.renew:
+        raise OperatorError("give --token to enrol or --renew to renew, not both")
+    if args.token is not None:
+        return _by_token(args)
+    if args.renew:
+        return _renew(args)
     if args.certificate is not None:
         if args.ca_certificate is None:
             raise OperatorError("to install a certificate, name the CA's with --ca-certificate")
@@ -85,6 +107,69 @@ def run(args: argparse.Namespace) -> int:
     beside = args.ca / NAME
     _pin(args.directory, args.policy or (beside if beside.exists() else None))
     print(f"{issued}: enrolled in {args.directory}")
+    return 0
+
+
+def _by_token(args: argparse.Namespace) -> int:
+    """Make the key here, and have the enrolment endpoint sign for it."""
+    import asyncio
+
+    from edgechoir.errors import OperatorError
+    from edgechoir.fleet import enrolment_client as client
+    from edgechoir.fleet.enrolment import MemberPaths, make_request
+    from edgechoir.fleet.files import PUBLIC, read_file, write_atomic
+    from edgechoir.fleet.tokens import read_token
+
+    text = args.token
+    if text.startswith("@"):
+        text = read_file(Path(text[1:]), "write the token to it").decode(errors="replace")
+    token = read_token(text)
+    url = args.url or token.url
+    for option, asked, given in (
+        ("--federation", args.federation, token.federation),
+        ("--tier", args.tier, token.tier),
+        ("--member", args.member, token.member),
+    ):
+        if asked not in (None, given):
+            raise OperatorError(f"{option} {asked}: the token is for {given}")
+    names = (token.federation, token.member, token.tier)
+
+    async def ask() -> client.Answer:
+        root = await client.fetch_root(token, url)
+        request = make_request(args.directory, *names, os.urandom)
+        return await client.enrol(token, url, root, read_file(request, ""), time.time())
+
+    certificate = client.take(args.directory, asyncio.run(ask()), time.time())
+    write_atomic(MemberPaths(args.directory).url, url.encode() + b"\n", PUBLIC)
+    print(f"{certificate.address} is enrolled in {args.directory}")
+    above = f" --parent {token.parent}" if token.parent else ""
+    print(
+        f"next: edgechoir init {token.tier} {token.member} --federation {token.federation}{above}"
+    )
+    return 0
+
+
+def _renew(args: argparse.Namespace) -> int:
+    """Get the next certificate."""
+    import asyncio
+
+    from edgechoir.errors import OperatorError
+    from edgechoir.fleet import enrolment_client as client
+    from edgechoir.fleet.enrolment import endpoint_of, load_member, make_renewal
+
+    now = time.time()
+    member = load_member(args.directory, now)
+    url = endpoint_of(args.directory, args.url)
+    if url is None:
+        raise OperatorError("nobody has said where to renew: give --url https://HOST:8884")
+    request = make_renewal(args.directory, os.urandom, new_key_too=args.new_key)
+    answer = asyncio.run(client.renew(member, url, request, now))
+    certificate = client.take(args.directory, answer, now)
+    until = time.strftime("%Y-%m-%d", time.gmtime(certificate.not_after))
+    if certificate == member.certificate:
+        print(f"{certificate.address} has its newest certificate already, valid until {until}")
+    else:
+        print(f"{certificate.address} has a new certificate, valid until {until}")
     return 0
 
 

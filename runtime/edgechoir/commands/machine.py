@@ -42,7 +42,11 @@ async def machine(now: float) -> AsyncIterator[Finding]:
     """Interpreter, clock and libraries."""
     yield interpreter()
     yield clock(now)
-    probes = [asyncio.create_task(probe(name, code)) for name, code in LIBRARIES.items()]
+    libraries = dict(LIBRARIES)
+    if importlib.util.find_spec("onnxruntime") is None:
+        del libraries["onnxruntime"]
+        yield inference()
+    probes = [asyncio.create_task(probe(name, code)) for name, code in libraries.items()]
     try:
         for each in probes:
             yield await each
@@ -145,6 +149,14 @@ def torch_here() -> str | None:
         return importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
         return "of unknown version"
+
+
+def inference(*, needed: bool = False) -> Finding:
+    """Can a device answer on this machine? Nodes and clouds answer nothing."""
+    if importlib.util.find_spec("onnxruntime") is not None:
+        return good("onnxruntime", "is installed")
+    seen = "is not installed: what runs here is a node or a cloud, no device"
+    return wrong("onnxruntime", seen) if needed else note("onnxruntime", seen)
 
 
 def training() -> Finding:

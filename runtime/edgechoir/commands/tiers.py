@@ -1,8 +1,12 @@
 """`edgechoir device|node|edge-cloud|cloud`: run a tier."""
 
 import argparse
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgechoir.tiers.process import TierConfig
 
 WORDS = {
     "device": "read a sensor, infer on every sample, train and send masked updates",
@@ -38,10 +42,18 @@ def run(args: argparse.Namespace) -> int:
         from edgechoir.tiers.device_process import run_device
 
         set_up_logging(config.log)
-        return serve(run_device(config))
+        return serve(_asked_after(config, run_device(config)))
     if isinstance(config, NodeConfig | EdgeCloudConfig | CloudConfig):
         from edgechoir.tiers.aggregator_process import run_aggregator
 
         set_up_logging(config.log)
-        return serve(run_aggregator(config))
+        return serve(_asked_after(config, run_aggregator(config)))
     raise AssertionError(f"{args.tier} is no tier with a process")
+
+
+async def _asked_after(config: "TierConfig", work: Coroutine[Any, Any, None]) -> None:
+    """Do the work, and answer `edgechoir healthy` meanwhile."""
+    from edgechoir.commands.pulse import answering
+
+    async with answering(config.state, f"{config.tier}/{config.member}"):
+        await work

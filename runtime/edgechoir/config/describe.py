@@ -97,9 +97,13 @@ def variants(annotation: Any) -> dict[str, type[Section]]:
     found: dict[str, type[Section]] = {}
     for argument in get_args(annotation):
         for section in variants(argument).values():
-            source = section.model_fields.get("source")
-            found[source.default if source else ""] = section
+            found[section.model_fields[section.TAG].default if section.TAG else ""] = section
     return found
+
+
+def tag_key(annotation: Any) -> str:
+    """The key that tells the sections of `variants` apart."""
+    return next(iter(variants(annotation).values())).TAG
 
 
 def tiers_with(path: KeyPath) -> list[str]:

@@ -14,7 +14,15 @@ from typing import Any, Final, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from edgechoir.config.describe import allowed, dotted, seen, tiers_with, variants, words
+from edgechoir.config.describe import (
+    allowed,
+    dotted,
+    seen,
+    tag_key,
+    tiers_with,
+    variants,
+    words,
+)
 from edgechoir.config.lines import KeyPath, key_lines
 from edgechoir.config.sections import Section
 from edgechoir.config.tiers import KINDS, Config
@@ -119,15 +127,17 @@ def _explain(
             what = f"{where} the key {key}: {_sentence(field.description or expected)}"
         case "union_tag_not_found" if field:
             tags = list(variants(field.annotation))
-            what = f"[{dotted(path)}] lacks the key source; allowed: {words(map(seen, tags))}"
+            key = tag_key(field.annotation)
+            what = f"[{dotted(path)}] lacks the key {key}; allowed: {words(map(seen, tags))}"
         case "union_tag_invalid" if field:
             tags = list(variants(field.annotation))
-            wrong = value.get("source")
+            key = tag_key(field.annotation)
+            wrong = value.get(key)
             what = (
-                f"{dotted(path)}.source is {seen(wrong)}{_hint(wrong, tags)}; "
+                f"{dotted(path)}.{key} is {seen(wrong)}{_hint(wrong, tags)}; "
                 f"allowed: {words(map(seen, tags))}"
             )
-            path = (*path, "source")
+            path = (*path, key)
         case "value_error":
             where = f"{dotted(path)}: " if path else ""
             what = where + str(detail["ctx"]["error"])

@@ -4,7 +4,7 @@ Sections that differ between tiers have one class for each. `tiers.py` says whic
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,9 @@ from edgechoir.types import member_id
 
 class Section(BaseModel):
     """A table of the file: unknown keys are refused, and values are not converted."""
+
+    TAG: ClassVar[str] = ""
+    """The key that says which of several kinds of table this is, where there are several."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
@@ -166,6 +169,39 @@ class CloudTraining(Section):
     )
     batch_size: int = Field(default=32, ge=1, le=4096, description="Samples in one step.")
     learning_rate: float = Field(default=0.05, gt=0, le=10, description="Step size.")
+    normalise: bool = Field(
+        default=False,
+        description="Before the first round, two secure rounds find mean and deviation of every "
+        "column over all devices; training and inference then see (x - mean) / deviation, and the "
+        "mean where a value is missing.",
+    )
+    schedule: Literal["constant", "cosine", "step"] = Field(
+        default="constant",
+        description="How the step size changes over the rounds: not, down to nothing at the last "
+        "of `rounds.rounds` along a cosine, or by `decay` every `decay_every` rounds.",
+    )
+    decay: float = Field(default=0.5, gt=0, lt=1, description="Factor of the schedule step.")
+    decay_every: int = Field(default=10, ge=1, description="Rounds between two of its falls.")
+    momentum: float = Field(
+        default=0.0, ge=0, lt=1, description="Of a device's steps, within a round."
+    )
+    weight_decay: float = Field(
+        default=0.0, ge=0, le=10, description="Weight of the L2 penalty on a device."
+    )
+    max_gradient_norm: float = Field(
+        default=0.0, ge=0, le=1e6, description="A step's gradient is cut to this norm; 0: never."
+    )
+    proximal: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="Weight of the pull towards the global model (FedProx's mu), under any rule.",
+    )
+
+    def local(self) -> dict[str, float]:
+        """What goes into the task of each training round."""
+        names = {"momentum", "weight_decay", "max_gradient_norm", "proximal"}
+        return {name: value for name, value in self.model_dump(include=names).items() if value}
 
 
 class CloudUpdate(Section):
@@ -177,10 +213,64 @@ class CloudUpdate(Section):
     max_samples: int = Field(
         default=1000, ge=1, le=1_000_000, description="Weight of one update at most, in samples."
     )
+    max_norm: float = Field(
+        default=0.0,
+        ge=0,
+        le=1e6,
+        description="Devices scale a longer update down to this L2 norm; 0: they do not.",
+    )
 
     ring_bits: Literal[16, 32] = Field(
         default=32,
         description="Bits of a number in an update; 16 halves the traffic and coarsens the steps.",
+    )
+
+
+Purpose = Literal["train", "evaluate", "spread", "moments", "bins", "histogram", "gram", "recent"]
+
+
+class Consent(Section):
+    """What the owner of this device agrees to; `edgechoir consent` says more while it runs."""
+
+    allow: Annotated[tuple[Purpose, ...], Strict(False)] = Field(
+        default=("train", "evaluate", "spread", "moments", "bins"),
+        max_length=16,
+        description="Tasks that need no approval. By default what taking part in training implies: "
+        "training itself, evaluation of the model, and the statistics that normalise columns and "
+        "place the bins of trees. histogram (also counts, quantiles, drift) and gram (linear "
+        "models) wait for `edgechoir consent approve`, and so does any task about what the device "
+        "infers on at this moment, unless recent stands here too.",
+        examples=[["train", "evaluate"]],
+    )
+    min_members: int = Field(
+        default=2,
+        ge=2,
+        le=32,
+        description="A statistic over fewer members is declined.",
+    )
+    min_devices: int = Field(
+        default=3,
+        ge=2,
+        le=1_000_000,
+        description="A statistic over fewer devices in the whole federation is declined.",
+    )
+    answers_per_day: int = Field(
+        default=200, ge=0, le=5000, description="Statistics answered in 24 hours at most."
+    )
+
+
+class Queries(Section):
+    """What `edgechoir query` may ask of the devices. Each owner's consent comes on top of it."""
+
+    enabled: bool = Field(default=True, description="false: this cloud takes no queries.")
+    min_devices: int = Field(
+        default=3, ge=2, le=1_000_000, description="An answer over fewer devices is not given."
+    )
+    rounds_per_day: int = Field(
+        default=200,
+        ge=0,
+        le=1_000_000,
+        description="Rounds that queries may take in 24 hours; one query takes one to nine.",
     )
 
 
@@ -195,6 +285,55 @@ class MemberUpdate(Section):
     )
 
 
+class MemberPrivacy(Section):
+    """What this device's owner insists on, whatever the cloud asks."""
+
+    require: bool = Field(
+        default=False,
+        description="Refuse rounds in which devices add no noise (client-level privacy).",
+    )
+    max_epsilon: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="Take part no more before epsilon exceeds this.",
+        examples=[8.0],
+    )
+    delta: float = Field(
+        default=1e-5, gt=0, lt=1, description="The delta at which epsilon is counted."
+    )
+
+
+class CloudPrivacy(Section):
+    """Client-level privacy: every device clips its update and adds noise before it masks."""
+
+    noise: float = Field(
+        default=1.0,
+        gt=0.01,
+        le=100,
+        description="Deviation of the honest survivors' noise, in units of one clipped update.",
+    )
+    bound: float = Field(
+        default=1.0, gt=0, le=1e6, description="The L2 norm that updates are clipped to at first."
+    )
+    quantile: float = Field(
+        default=0.5, gt=0, lt=1, description="The bound follows this quantile of their norms."
+    )
+    rate: float = Field(
+        default=0.2, ge=0, le=2, description="How fast it follows; 0: the bound stays."
+    )
+    delta: float = Field(
+        default=1e-5, gt=0, lt=1, description="The delta at which epsilon is counted."
+    )
+    max_epsilon: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="The run ends before epsilon exceeds this.",
+        examples=[8.0],
+    )
+
+
 class Predictions(Section):
     """What becomes of the answers of the model."""
 
@@ -204,6 +343,13 @@ class Predictions(Section):
         gt=0,
         le=10_000,
         description="Predictions published a second; others are not sent.",
+    )
+    recent: int = Field(
+        default=1000,
+        ge=0,
+        le=1_000_000,
+        description="The latest samples and answers kept in memory, 8 MB at most, for questions "
+        "about drift; 0: none.",
     )
     keep_offline: bool = Field(
         default=False,
@@ -236,6 +382,20 @@ class Log(Section):
         ge=65_536,
         le=1_000_000_000,
         description="The file is renamed and begun again at this size; one old file is kept.",
+    )
+
+
+class AuditLog(Section):
+    """Who joined, what was asked, answered and refused; `edgechoir audit` verifies it."""
+
+    file_bytes: int = Field(
+        default=4_000_000,
+        ge=65_536,
+        le=1_000_000_000,
+        description="A file is followed by the next at this size.",
+    )
+    files: int = Field(
+        default=8, ge=2, le=1000, description="Files that are kept; the oldest is dropped."
     )
 
 

@@ -3,17 +3,23 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic.fields import FieldInfo
 
-from edgechoir.config.describe import allowed, variants
+from edgechoir.config.describe import allowed, tag_key, variants
 from edgechoir.config.reading import parse
 from edgechoir.config.sections import Section
-from edgechoir.config.sensor import Stage
 from edgechoir.config.tiers import KINDS
 
 Values = Mapping[str, object]
+
+ARRAYS: Final = {
+    "sources": 'source = "system"',
+    "pipeline": 'op = "scale"',
+    "sinks": 'sink = "file"',
+}
+"""Arrays of tables, each with an entry that can stand by itself."""
 
 
 def template(tier: str, **values: object) -> str:
@@ -62,17 +68,17 @@ def _key(name: str, field: FieldInfo, values: Values) -> Iterator[str]:
 def _table(name: str, field: FieldInfo, value: Any, path: tuple[str, ...]) -> Iterator[str]:
     choices = variants(field.annotation)
     here = ".".join((*path, name))
-    if Stage in choices.values():
+    if name in ARRAYS:
         yield f"# {field.description}"
         if not value:
-            yield from (f"# [[{here}]]", '# op = "scale"', "")
-        for stage in value or ():
+            yield from (f"# [[{here}]]", f"# {ARRAYS[name]}", "")
+        for entry in value or ():
             yield f"[[{here}]]"
-            yield from (f"{_word(key)} = {toml(each)}" for key, each in stage.items())
+            yield from (f"{_word(key)} = {toml(each)}" for key, each in entry.items())
             yield ""
         return
     given: Values = value or {}
-    tag = str(given.get("source", next(iter(choices))))
+    tag = str(given.get(tag_key(field.annotation), next(iter(choices))))
     section = choices.get(tag, next(iter(choices.values())))
     yield f"# {section.__doc__}"
     off = field.default is None and value is None

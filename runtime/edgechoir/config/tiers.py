@@ -3,25 +3,32 @@
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import Field, Strict, model_validator
+from pydantic import Field, Strict, StringConstraints, model_validator
 
+from edgechoir.config.rules import AnyRule, FedAvgRule
 from edgechoir.config.sections import (
+    AuditLog,
     Broker,
+    CloudPrivacy,
     CloudRounds,
     CloudTraining,
     CloudUpdate,
+    Consent,
     DeviceTraining,
     Log,
+    MemberPrivacy,
     MemberUpdate,
     Model,
     Name,
     Place,
     Predictions,
+    Queries,
     Rounds,
     Section,
     Trace,
 )
-from edgechoir.config.sensor import AnySensor, Stage
+from edgechoir.config.sensor import AnySensor, Labels, Stage
+from edgechoir.config.sink import AnyOut
 
 Federation = Annotated[Name, Field(description="The federation's name.", examples=["digits"])]
 Member = Annotated[
@@ -29,6 +36,14 @@ Member = Annotated[
 ]
 State = Annotated[Place, Field(description="Directory for what must survive a restart.")]
 Identity = Annotated[Place, Field(description="Directory with member.key, member.crt and ca.crt.")]
+EnrolmentUrl = Annotated[
+    Annotated[str, StringConstraints(max_length=256, pattern=r"^https://[^\s/]+(/[^\s]*)?$")]
+    | None,
+    Field(
+        description="Where the certificate renews itself, if not where the member was enrolled.",
+        examples=["https://ca.plant.lan:8884"],
+    ),
+]
 
 
 class MonitorConfig(Section):
@@ -54,12 +69,31 @@ class CloudConfig(Section):
     member: Member = Field(examples=["cloud"])
     state: State = Path("state")
     identity: Identity = Path("identity")
+    enrolment_url: EnrolmentUrl = None
     broker: Broker = Broker()
     model: Model
     rounds: CloudRounds = CloudRounds()
     training: CloudTraining = CloudTraining()
+    rule: AnyRule = FedAvgRule()
     update: CloudUpdate = CloudUpdate()
+    queries: Queries = Queries()
+    privacy: CloudPrivacy | None = None
+    audit: AuditLog = AuditLog()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _check_rule(self) -> Self:
+        if self.training.schedule == "cosine" and self.rounds.rounds is None:
+            raise ValueError(
+                'training.schedule is "cosine", which falls until the last round: set rounds.rounds'
+            )
+        why = self.rule.misfit(self.training, self.update)
+        if self.privacy is not None and not self.rule.PRIVATE:
+            why = "its devices send more than an update, which the noise does not cover: leave "
+            why += "[privacy] out"
+        if why:
+            raise ValueError(f"rule {self.rule.name}: {why}")
+        return self
 
 
 class Child(Section):
@@ -73,6 +107,7 @@ class Child(Section):
     )
     state: State = Path("state")
     identity: Identity = Path("identity")
+    enrolment_url: EnrolmentUrl = None
     broker: Broker = Broker()
 
     @model_validator(mode="after")
@@ -93,6 +128,7 @@ class NodeConfig(Child):
     )
     rounds: Rounds = Rounds()
     update: MemberUpdate = MemberUpdate()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None
 
@@ -106,6 +142,7 @@ class EdgeCloudConfig(Child):
     parent_tier: Literal["cloud"] = Field(default="cloud", description="What the parent is.")
     rounds: Rounds = Rounds()
     update: MemberUpdate = MemberUpdate()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None
 
@@ -121,16 +158,41 @@ class DeviceConfig(Child):
     )
     model: Model
     sensor: AnySensor
+    sources: Annotated[tuple[AnySensor, ...], Strict(False)] = Field(
+        default=(),
+        max_length=16,
+        description="More sources, each with the keys of [sensor] but `store`.",
+    )
     pipeline: Annotated[tuple[Stage, ...], Strict(False)] = Field(
         default=(),
         max_length=32,
-        description="Operators between the sensor and the model, in order.",
+        description="Operators between sources and sinks, in order. `infer` is the model; without "
+        "it, it comes last.",
     )
+    sinks: Annotated[tuple[AnyOut, ...], Strict(False)] = Field(
+        default=(),
+        max_length=16,
+        description="Where samples and answers go on this device; the fleet's are [predictions].",
+    )
+    labels: Labels = Labels()
     training: DeviceTraining = DeviceTraining()
     update: MemberUpdate = MemberUpdate()
+    privacy: MemberPrivacy = MemberPrivacy()
     predictions: Predictions = Predictions()
+    consent: Consent = Consent()
+    audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> Self:
+        names = [self.sensor.name or "sensor", *(each.name or each.source for each in self.sources)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two sources are called {name!r}: give one another name")
+        if any("store" in each.model_fields_set for each in self.sources):
+            raise ValueError("store belongs to [sensor]: remove it from [[sources]]")
+        return self
 
 
 AggregatorConfig = NodeConfig | EdgeCloudConfig | CloudConfig

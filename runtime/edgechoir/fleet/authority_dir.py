@@ -4,6 +4,8 @@
     ca.crt          its certificate: what every member trusts
     ca.crl          the revoked certificates (PEM)
     registry.json   who is in the fleet
+    issued/         each member's newest certificate
+    tokens.json     hashes of the tokens for enrolment that are open
     <broker id>/    server.key, server.crt and copies of the three public files: all that a
                     broker's machine needs, to be copied there as it is
 
@@ -33,15 +35,23 @@ from edgechoir.fleet.files import (
     refuse_existing,
     write_atomic,
 )
-from edgechoir.fleet.registry import Record, Registry, Revocation, read_registry, write_registry
+from edgechoir.fleet.registry import (
+    Earlier,
+    Record,
+    Registry,
+    Revocation,
+    read_registry,
+    write_registry,
+)
+from edgechoir.fleet.tokens import Token, Wanted, new_token, withdraw_tokens
 from edgechoir.identity.authority import (
     Authority,
     create_authority,
     issue,
-    issue_broker,
+    issue_server,
     revocation_list,
 )
-from edgechoir.identity.certificate import Certified, from_pem, read_root, to_pem
+from edgechoir.identity.certificate import Certified, Root, from_pem, read_root, to_pem
 from edgechoir.identity.keys import key_from_pem, key_to_pem, new_key
 from edgechoir.identity.naming import BROKER, address
 from edgechoir.identity.request import read_request, request_from_pem
@@ -87,13 +97,17 @@ def init_authority(
 def open_authority(directory: Path, passphrase: bytes | None) -> Authority:
     """The CA of a directory. Raises OperatorError: missing, wrong passphrase, mismatched files."""
     key = key_from_pem(read_file(directory / "ca.key", _HINT), passphrase)
-    try:
-        root = read_root(from_pem(read_file(directory / "ca.crt", _HINT)))
-    except RemoteError as error:
-        raise OperatorError(f"{directory / 'ca.crt'}: {error}") from None
+    root = _read_root(directory)
     if root.public_key != key.public_key():
         raise OperatorError(f"ca.key and ca.crt in {directory} do not belong together")
     return Authority(key, root)
+
+
+def _read_root(directory: Path) -> Root:
+    try:
+        return read_root(from_pem(read_file(directory / "ca.crt", _HINT)))
+    except RemoteError as error:
+        raise OperatorError(f"{directory / 'ca.crt'}: {error}") from None
 
 
 def sign_request(
@@ -112,15 +126,47 @@ def sign_request(
     With `renew` an id may move to another key (a replaced device): its old certificate is revoked.
     Raises OperatorError; RemoteError for a request that is not sound.
     """
-    request_der = request_from_pem(request_pem)
-    request = read_request(request_der)
     with locked(directory):
         authority = open_authority(directory, passphrase)
-        registry = read_registry(directory / "registry.json")
-        key = _key_hash(request.public_key)
-        _check_id(registry, request.address.member, request.address.tier, key, renew=renew)
-        certificate = issue(authority, request_der, tier, now, days, entropy)
-        return _enter(directory, authority, registry, certificate, now)
+        return sign_with(authority, directory, request_pem, tier, now, days, entropy, renew=renew)
+
+
+def sign_with(
+    authority: Authority,
+    directory: Path,
+    request_pem: bytes,
+    tier: str,
+    now: float,
+    days: int,
+    entropy: Entropy,
+    *,
+    renew: bool = False,
+) -> Issued:
+    """`sign_request` for a caller that has opened the CA and holds the directory's lock."""
+    request_der = request_from_pem(request_pem)
+    request = read_request(request_der)
+    registry = read_registry(directory / "registry.json")
+    key = key_hash(request.public_key)
+    _check_id(registry, request.address.member, request.address.tier, key, renew=renew)
+    certificate = issue(authority, request_der, tier, now, days, entropy)
+    return _enter(directory, authority, registry, certificate, now)
+
+
+def make_token(directory: Path, wanted: Wanted, url: str, now: float, entropy: Entropy) -> Token:
+    """A token with which one machine may enrol itself. Needs no key. Raises OperatorError."""
+    holder = address(wanted.tier, wanted.member)
+    with locked(directory):
+        root = _read_root(directory)
+        record = read_registry(directory / "registry.json").find(holder.member)
+        if record is not None and record.tier != holder.tier:
+            raise OperatorError(
+                f"the id {holder.member!r} is taken by {record.tier}/{holder.member}"
+            )
+        if record is not None and not wanted.replace:
+            raise OperatorError(
+                f"{holder} is enrolled: with --replace the token moves the id to the new machine"
+            )
+        return new_token(directory, wanted, root.federation, url, root.fingerprint, now, entropy)
 
 
 def issue_broker_files(
@@ -138,7 +184,7 @@ def issue_broker_files(
 
     Raises OperatorError.
     """
-    names, ips = _split_hosts(hosts)
+    names, ips = split_hosts(hosts)
     files = BrokerFiles(directory / address(BROKER, broker).member)
     with locked(directory):
         if not renew:
@@ -146,8 +192,8 @@ def issue_broker_files(
         authority = open_authority(directory, passphrase)
         registry = read_registry(directory / "registry.json")
         key = new_key(entropy)
-        _check_id(registry, broker, BROKER, _key_hash(key.public_key()), renew=renew)
-        certificate = issue_broker(
+        _check_id(registry, broker, BROKER, key_hash(key.public_key()), renew=renew)
+        certificate = issue_server(
             authority, key.public_key(), broker, names, ips, now, days, entropy
         )
         make_directory(files.directory)
@@ -172,10 +218,9 @@ def revoke(directory: Path, member: str, now: float, passphrase: bytes | None) -
             raise OperatorError(f"{record.tier}/{member} is revoked already")
         gone = record.model_copy(update={"revoked": now})
         members = tuple(gone if other is record else other for other in registry.members)
-        revocation = Revocation(member=member, serial=record.serial, at=now)
-        registry = registry.model_copy(
-            update={"members": members, "revocations": (*registry.revocations, revocation)}
-        )
+        revoked = (*registry.revocations, *_revocations(record, now))
+        registry = registry.model_copy(update={"members": members, "revocations": revoked})
+        withdraw_tokens(directory, member)
         _publish(directory, authority, registry, now)
     return gone
 
@@ -214,15 +259,20 @@ def _enter(
             "tier": holder.tier,
             "serial": f"{certificate.serial:x}",
             "fingerprint": certificate.fingerprint.hex(),
-            "key": _key_hash(certificate.public_key),
+            "key": key_hash(certificate.public_key),
             "issued": now,
             "not_after": certificate.not_after,
         }
     )
     revocations = registry.revocations
     old = registry.find(record.member)
-    if old is not None and old.revoked is None and old.key != record.key:
-        revocations += (Revocation(member=old.member, serial=old.serial, at=now),)
+    if old is not None and old.revoked is None:
+        if old.key != record.key:
+            revocations += _revocations(old, now)
+        else:
+            before = (*old.earlier, Earlier(serial=old.serial, not_after=old.not_after))
+            earlier = tuple(one for one in before if one.not_after > now)
+            record = record.model_copy(update={"earlier": earlier})
     others = tuple(other for other in registry.members if other.member != record.member)
     _publish(
         directory,
@@ -230,7 +280,16 @@ def _enter(
         registry.model_copy(update={"members": (*others, record), "revocations": revocations}),
         now,
     )
-    return Issued(record, certificate, to_pem(certificate.der))
+    issued = Issued(record, certificate, to_pem(certificate.der))
+    make_directory(directory / "issued")
+    write_atomic(directory / "issued" / f"{record.member}.crt", issued.pem, PUBLIC)
+    return issued
+
+
+def _revocations(record: Record, now: float) -> tuple[Revocation, ...]:
+    """All certificates of a member that are in their time."""
+    serials = (record.serial, *(one.serial for one in record.earlier if one.not_after > now))
+    return tuple(Revocation(member=record.member, serial=serial, at=now) for serial in serials)
 
 
 def _publish(directory: Path, authority: Authority, registry: Registry, now: float) -> None:
@@ -246,9 +305,10 @@ def _publish(directory: Path, authority: Authority, registry: Registry, now: flo
                 write_atomic(folder / name, read_file(directory / name, _HINT), PUBLIC)
 
 
-def _split_hosts(
+def split_hosts(
     hosts: Iterable[str],
 ) -> tuple[list[str], list[IPv4Address | IPv6Address]]:
+    """Names, and addresses, of the hosts at which a server answers."""
     names: list[str] = []
     ips: list[IPv4Address | IPv6Address] = []
     for host in hosts:
@@ -259,7 +319,8 @@ def _split_hosts(
     return names, ips
 
 
-def _key_hash(public_key: ec.EllipticCurvePublicKey) -> str:
+def key_hash(public_key: ec.EllipticCurvePublicKey) -> str:
+    """sha256 of the SubjectPublicKeyInfo, as the registry names a key."""
     spki = public_key.public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )

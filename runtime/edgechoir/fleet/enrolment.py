@@ -1,9 +1,13 @@
 """A member's directory, and how it joins the fleet.
 
     member.key      its private key; it never leaves
+    next.key        the key that is to take its place, until its certificate is there
     request.csr     what goes to the CA's operator
     member.crt      what comes back
     ca.crt          the fleet CA, trusted from then on
+    ca.crl          the revoked certificates, where somebody has put them
+    policy          the federation's policy, where one was signed
+    enrolment.url   where to renew, where the member was enrolled by token
     identity.json   federation, tier and id
 
 Two steps: `make_request`, then, once the CA's operator has signed, `install_certificate`. The
@@ -12,6 +16,7 @@ later.
 """
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,7 +47,7 @@ class Identity(BaseModel):
 
     version: Literal[1] = 1
     federation: Name
-    tier: Literal["device", "node", "edge-cloud", "cloud", "monitor"]
+    tier: Literal["device", "node", "edge-cloud", "cloud", "monitor", "bridge"]
     member: Name
 
     def __str__(self) -> str:
@@ -56,6 +61,18 @@ class MemberPaths:
     @property
     def key(self) -> Path:
         return self.directory / "member.key"
+
+    @property
+    def next_key(self) -> Path:
+        return self.directory / "next.key"
+
+    @property
+    def crl(self) -> Path:
+        return self.directory / "ca.crl"
+
+    @property
+    def url(self) -> Path:
+        return self.directory / "enrolment.url"
 
     @property
     def request(self) -> Path:
@@ -120,6 +137,31 @@ def make_request(
     return paths.request
 
 
+def make_renewal(directory: Path, entropy: Entropy, *, new_key_too: bool) -> bytes:
+    """A request, in PEM, for the next certificate of a member that has one.
+
+    Another key waits in `next.key` until its certificate is installed. Raises OperatorError.
+    """
+    paths = MemberPaths(directory)
+    identity, key = _read_identity(paths), _read_key(paths)
+    if new_key_too:
+        if paths.next_key.exists():
+            key = key_from_pem(read_file(paths.next_key, ""), None)
+        else:
+            key = new_key(entropy)
+            write_atomic(paths.next_key, key_to_pem(key, None), PRIVATE)
+    request = sign_request(key, identity.federation, identity.tier, identity.member)
+    return request_to_pem(request)
+
+
+def endpoint_of(directory: Path, given: str | None) -> str | None:
+    """Where a member renews: as given, else where it was enrolled. Raises OperatorError."""
+    path = MemberPaths(directory).url
+    if given is not None or not path.exists():
+        return given
+    return read_file(path, "").decode(errors="replace").strip() or None
+
+
 def install_certificate(
     directory: Path, certificate_pem: bytes, ca_pem: bytes, now: float
 ) -> Certified:
@@ -136,7 +178,8 @@ def install_certificate(
         raise OperatorError(
             f"the certificate for {identity} cannot be installed: {error}"
         ) from None
-    _check_fit(paths, identity, key, certificate)
+    following = _following(paths, certificate)
+    _check_fit(paths, identity, following or key, certificate)
     if paths.ca.exists() and _read_root(paths) != root:
         raise OperatorError(
             f"{directory} trusts another CA already (fingerprint "
@@ -145,6 +188,8 @@ def install_certificate(
         )
     write_atomic(paths.ca, certificate_to_pem(root.der), PUBLIC)
     write_atomic(paths.certificate, certificate_to_pem(certificate.der), PUBLIC)
+    if following is not None:
+        os.replace(paths.next_key, paths.key)
     return certificate
 
 
@@ -157,8 +202,22 @@ def load_member(directory: Path, now: float) -> Member:
         certificate = read_certificate(from_pem(data), root, now)
     except RemoteError as error:
         raise OperatorError(f"{paths.certificate}: {error}") from None
+    following = (
+        None if certificate.public_key == key.public_key() else _following(paths, certificate)
+    )
+    if following is not None:  # the exchange was cut off between its two steps
+        os.replace(paths.next_key, paths.key)
+        key = following
     _check_fit(paths, identity, key, certificate)
     return Member(key, certificate, root, paths, pinned_policy(directory, root))
+
+
+def _following(paths: MemberPaths, given: Certified) -> ec.EllipticCurvePrivateKey | None:
+    """The key that waits for its certificate, if this is it."""
+    if not paths.next_key.exists():
+        return None
+    key = key_from_pem(read_file(paths.next_key, ""), None)
+    return key if key.public_key() == given.public_key else None
 
 
 _ENROL = "enrol this member first with `edgechoir enrol`"

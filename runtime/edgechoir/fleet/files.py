@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from edgechoir.errors import OperatorError
+from edgechoir.errors import InUse, OperatorError
 
 PRIVATE: Final = 0o600
 PUBLIC: Final = 0o644
@@ -72,7 +72,7 @@ def refuse_existing(*paths: Path) -> None:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Keep other commands out of a directory meanwhile. Raises OperatorError if one is inside."""
+    """Keep other commands out of a directory meanwhile. Raises InUse if one is inside."""
     try:
         descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT, PRIVATE)
     except OSError as error:
@@ -81,7 +81,7 @@ def locked(directory: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise OperatorError(f"another command is at work in {directory}: try again") from None
+        raise InUse(f"another command is at work in {directory}: try again") from None
     finally:
         os.close(descriptor)
 

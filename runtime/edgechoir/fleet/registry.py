@@ -13,13 +13,22 @@ Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
 
 
+class Earlier(BaseModel):
+    """A certificate that a member's newer one for the same key has not put out of force."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    serial: Hex
+    not_after: float
+
+
 class Record(BaseModel):
     """One member and its newest certificate. Times in unix seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     member: Name
-    tier: Literal["device", "node", "edge-cloud", "cloud", "monitor", "broker"]
+    tier: Literal["device", "node", "edge-cloud", "cloud", "monitor", "broker", "bridge"]
     serial: Hex
     fingerprint: Hex
     """sha256 of the certificate."""
@@ -28,6 +37,8 @@ class Record(BaseModel):
     issued: float
     not_after: float
     revoked: float | None = None
+    earlier: tuple[Earlier, ...] = ()
+    """Its certificates for this key that are still in their time; revoked along with it."""
 
     def __str__(self) -> str:
         state = "revoked" if self.revoked is not None else "enrolled"

@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from edgechoir.errors import BadCertificate, OperatorError
 from edgechoir.identity.certificate import Certified, Root, read_certificate, read_root
 from edgechoir.identity.keys import new_key
-from edgechoir.identity.naming import BROKER, address, authority_subject, subject, uri
+from edgechoir.identity.naming import BROKER, SERVERS, address, authority_subject, subject, uri
 from edgechoir.identity.request import read_request
 from edgechoir.types import Address, Entropy, member_id
 
@@ -70,12 +70,12 @@ def issue(
             f"the request is for federation {request.federation!r}, "
             f"this is the CA of {authority.root.federation!r}"
         )
-    if request.address.tier != tier or tier == BROKER:
+    if request.address.tier != tier or tier in SERVERS:
         raise BadCertificate(f"the request is for {request.address}, expected one for tier {tier}")
     return _sign(authority, request.address, request.public_key, (), now, days, entropy)
 
 
-def issue_broker(
+def issue_server(
     authority: Authority,
     public_key: ec.EllipticCurvePublicKey,
     member: str,
@@ -84,19 +84,22 @@ def issue_broker(
     now: float,
     days: int,
     entropy: Entropy,
+    role: str = BROKER,
 ) -> Certified:
     """A server certificate: clients accept it for any of the DNS `names` and `ips`.
+
+    `role` is a broker's or the enrolment endpoint's, so that neither can stand in for the other.
 
     Raises OperatorError: no name at all, or one that cannot stand in a certificate.
     """
     try:
         hosts: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
     except ValueError as error:
-        raise OperatorError(f"a broker's DNS name must be plain ASCII: {error}") from None
+        raise OperatorError(f"a server's DNS name must be plain ASCII: {error}") from None
     hosts += [x509.IPAddress(ip) for ip in ips]
     if not hosts:
-        raise OperatorError("a broker needs at least one DNS name or IP address")
-    return _sign(authority, address(BROKER, member), public_key, hosts, now, days, entropy)
+        raise OperatorError("a server needs at least one DNS name or IP address")
+    return _sign(authority, address(role, member), public_key, hosts, now, days, entropy)
 
 
 def revocation_list(

@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from edgechoir.errors import BadCertificate, Malformed, OperatorError
 from edgechoir.identity.keys import on_p256
-from edgechoir.identity.naming import BROKER, read_subject, uri
+from edgechoir.identity.naming import SERVERS, read_subject, uri
 from edgechoir.types import Address, MemberId, member_id
 
 MAX_BYTES: Final = 4096
@@ -80,18 +80,20 @@ def read_certificate(der: bytes, root: Root, now: float) -> Certified:
             f"the certificate is for federation {federation!r}, expected {root.federation!r}"
         )
     _check_constraints(certificate, federation, address)
-    certified = Certified(
-        federation=federation,
-        address=address,
-        public_key=_public_key(certificate),
-        serial=certificate.serial_number,
-        fingerprint=hashlib.sha256(der).digest(),
-        not_before=certificate.not_valid_before_utc.timestamp(),
-        not_after=certificate.not_valid_after_utc.timestamp(),
-        der=bytes(der),
-    )
+    certified = _certified(certificate, federation, address, der)
     check_time(certified, root, now)
     return certified
+
+
+def read_unchecked(der: bytes) -> Certified:
+    """What a certificate says, on its own word: neither signer nor time is checked.
+
+    Raises Malformed or BadCertificate.
+    """
+    _split(der)
+    certificate = _parse(der)
+    federation, address = read_subject(certificate.subject)
+    return _certified(certificate, federation, address, der)
 
 
 def check_time(certified: Certified, root: Root, now: float) -> None:
@@ -150,10 +152,25 @@ def from_pem(pem: bytes) -> bytes:
         raise Malformed(f"not a certificate in PEM: {error}") from None
 
 
+def _certified(
+    certificate: x509.Certificate, federation: MemberId, address: Address, der: bytes
+) -> Certified:
+    return Certified(
+        federation=federation,
+        address=address,
+        public_key=_public_key(certificate),
+        serial=certificate.serial_number,
+        fingerprint=hashlib.sha256(der).digest(),
+        not_before=certificate.not_valid_before_utc.timestamp(),
+        not_after=certificate.not_valid_after_utc.timestamp(),
+        der=bytes(der),
+    )
+
+
 def _check_constraints(certificate: x509.Certificate, federation: str, address: Address) -> None:
     expected_use = (
         ExtendedKeyUsageOID.SERVER_AUTH
-        if address.tier == BROKER
+        if address.tier in SERVERS
         else ExtendedKeyUsageOID.CLIENT_AUTH
     )
     try:

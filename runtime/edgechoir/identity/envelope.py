@@ -18,11 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from edgechoir.errors import BadCertificate, LocalError, Malformed
+from edgechoir.errors import BadCertificate, LocalError, Malformed, Revoked
 from edgechoir.identity.certificate import Certified, Root, check_time, read_certificate
-from edgechoir.identity.keys import SIGNATURE_BYTES, sign, verify
+from edgechoir.identity.keys import SIGNATURE_BYTES, SigningKey, sign, verify
 from edgechoir.identity.naming import SPEAKERS
 from edgechoir.types import Address
 
@@ -52,9 +50,7 @@ class Envelope:
 class Signer:
     """Wraps the messages of one process of one member."""
 
-    def __init__(
-        self, key: ec.EllipticCurvePrivateKey, certificate: Certified, instance: bytes
-    ) -> None:
+    def __init__(self, key: SigningKey, certificate: Certified, instance: bytes) -> None:
         if key.public_key() != certificate.public_key:
             raise LocalError(f"the key does not fit the certificate of {certificate.address}")
         if len(instance) != INSTANCE_BYTES:
@@ -99,11 +95,13 @@ class Verifier:
         self._root = root
         self._limit = limit_bytes
         self._known: dict[bytes, Certified] = {}
+        self.revoked: frozenset[int] = frozenset()
+        """Serial numbers; every envelope is held to them, those inside others too."""
 
     def open(self, data: bytes, now: float) -> Envelope:
         """Check everything about an envelope and open it.
 
-        Raises Malformed, BadCertificate or BadSignature.
+        Raises Malformed, BadCertificate, BadSignature or Revoked.
         """
         if len(data) > self._limit:
             raise Malformed(f"an envelope of {len(data)} bytes, the limit is {self._limit}")
@@ -134,6 +132,8 @@ class Verifier:
                 f"{certificate.federation}/{sender}"
             )
         verify(certificate.public_key, signature, DOMAIN, memoryview(data)[:signed])
+        if certificate.serial in self.revoked:
+            raise Revoked(f"{sender} signed a message, but its certificate was revoked")
         return Envelope(
             kind=kind,
             federation=certificate.federation,

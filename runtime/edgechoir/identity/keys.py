@@ -6,12 +6,15 @@ source does not leak its key. They travel as r || s, 32 bytes each, with s in th
 the group's order: ECDSA accepts (r, s) and (r, n - s), we accept only the first of the two, so
 that a broker cannot make a second valid message out of one it saw.
 
+A key that signs is a `SigningKey`: one in memory, or a stand-in for one in a secure element or a
+PKCS#11 token.
+
 The same key signs TLS handshakes. Whoever signs data with it prefixes a label of its own (domain
 separation), as `envelope.py` does.
 """
 
 import hashlib
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -28,6 +31,20 @@ _DRAWS: Final = 64
 _PREHASHED: Final = utils.Prehashed(hashes.SHA256())
 
 
+class SigningKey(Protocol):
+    """What signs for a member. `EllipticCurvePrivateKey` is one; so is whatever asks a token.
+
+    `sign` is ECDSA over SHA-256 of data that is hashed already, in DER; a token that cannot be
+    deterministic may ignore that wish.
+    """
+
+    def public_key(self) -> ec.EllipticCurvePublicKey: ...
+
+    def sign(self, data: bytes, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
+        """The signature of a digest [32]."""
+        ...
+
+
 def new_key(entropy: Entropy) -> ec.EllipticCurvePrivateKey:
     """A private key drawn by rejection sampling (FIPS 186-5, appendix A.2.2).
 
@@ -40,7 +57,7 @@ def new_key(entropy: Entropy) -> ec.EllipticCurvePrivateKey:
     raise LocalError(f"the entropy source gave {_DRAWS} times a number outside the group's order")
 
 
-def sign(key: ec.EllipticCurvePrivateKey, *data: bytes | memoryview) -> bytes:
+def sign(key: SigningKey, *data: bytes | memoryview) -> bytes:
     """Sign the concatenation of `data`; 64 bytes r || s, always the same for the same input."""
     der = key.sign(_digest(data), ec.ECDSA(_PREHASHED, deterministic_signing=True))
     r, s = utils.decode_dss_signature(der)

@@ -15,10 +15,16 @@ from edgechoir.types import Address, MemberId, Tier, member_id
 
 MONITOR: Final = "monitor"
 BROKER: Final = "broker"
-SPEAKERS: Final = tuple(tier.value for tier in Tier)
-"""Words of the tiers whose members may sign messages. A monitor listens, a broker relays."""
+BRIDGE: Final = "bridge"
+ENROLMENT: Final = "enrolment"
+SERVERS: Final = (BROKER, ENROLMENT)
+"""Words of those that others connect to."""
 
-ROLES: Final = (*SPEAKERS, MONITOR, BROKER)
+SPEAKERS: Final = tuple(tier.value for tier in Tier)
+"""Words of the tiers whose members may sign messages. A monitor listens, a broker or a bridge
+between two of them relays, the enrolment endpoint hands out certificates."""
+
+ROLES: Final = (*SPEAKERS, MONITOR, BRIDGE, *SERVERS)
 """Every word that may stand as the tier of a certificate."""
 
 

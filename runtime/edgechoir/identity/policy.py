@@ -10,11 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-
 from edgechoir.errors import BadSignature, Malformed, OperatorError
 from edgechoir.identity.certificate import Root
-from edgechoir.identity.keys import SIGNATURE_BYTES, sign, verify
+from edgechoir.identity.keys import SIGNATURE_BYTES, SigningKey, sign, verify
 
 DOMAIN: Final = b"edgechoir policy v1\0"
 MAX_BYTES: Final = 4096
@@ -50,6 +48,21 @@ class Policy:
             raise OperatorError(f"max_clip is {self.max_clip}; allowed: above 0, up to 1000000")
 
 
+def weaker(given: Policy, held: Policy) -> tuple[str, ...]:
+    """In which fields `given` protects less than `held`; none where it may take its place."""
+    less = {
+        "min_members": given.min_members < held.min_members,
+        "min_devices": given.min_devices < held.min_devices,
+        "colluders_one_in": _share(given) < _share(held),
+        "max_clip": given.max_clip > held.max_clip,
+    }
+    return tuple(name for name, is_less in less.items() if is_less)
+
+
+def _share(policy: Policy) -> float:
+    return 1 / policy.colluders_one_in if policy.colluders_one_in else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class SignedPolicy:
     """A policy as it is stored and sent: the signed text, and what it says."""
@@ -58,7 +71,7 @@ class SignedPolicy:
     policy: Policy
 
 
-def sign_policy(key: EllipticCurvePrivateKey, federation: str, policy: Policy) -> bytes:
+def sign_policy(key: SigningKey, federation: str, policy: Policy) -> bytes:
     """The signed text: one line of JSON, a newline, the signature in hex, a newline."""
     line = json.dumps({"federation": federation, **asdict(policy)}, sort_keys=True).encode()
     return line + b"\n" + sign(key, DOMAIN, line).hex().encode() + b"\n"

@@ -18,15 +18,25 @@ _PROBE_RUNS: Final = 15
 _PROBE_SECONDS: Final = 0.1
 
 
+Prepare = Callable[[Floats], Floats]
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A verified model. `width` is the length of one output row, `probe` its p50 in seconds."""
+    """A verified model. `width` is the length of one output row, `probe` its p50 in seconds;
+    `prepare` makes of raw samples what the session takes."""
 
     version: int
     sha256: bytes
     session: Session
     width: int
     probe: float
+    prepare: Prepare
+
+
+def as_it_is(batch: Floats) -> Floats:
+    """No preparation."""
+    return batch
 
 
 def fingerprint(params: Floats) -> bytes:
@@ -49,10 +59,11 @@ def build(
     *,
     output: Output,
     canary: Floats,
+    prepare: Prepare = as_it_is,
     providers: Sequence[str] | None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Candidate:
-    """Verify the weights [d] and let the model answer the canary batch [n, *shape].
+    """Verify the weights [d] and let the model answer the raw canary batch [n, *shape].
 
     Raises BadModel: wrong hash, a weight that is not finite, a model that cannot be built, or an
     answer that is not finite or not one row of numbers for each canary sample.
@@ -65,6 +76,7 @@ def build(
     if not np.isfinite(params).all():
         raise BadModel("a weight is not a finite number")
     session = open_session(onnx, params, canary.shape[1:], providers)
+    canary = prepare(canary)
     try:
         rows = session.run(canary)
     except InferenceError as error:
@@ -79,7 +91,9 @@ def build(
             read_row(row.tolist(), output)
     except InferenceError as error:
         raise BadModel(f"the canary batch failed: {error}") from error
-    return Candidate(version, sha256, session, rows.shape[1], _p50(session, canary[:1], clock))
+    return Candidate(
+        version, sha256, session, rows.shape[1], _p50(session, canary[:1], clock), prepare
+    )
 
 
 def _p50(session: Session, one: Floats, clock: Callable[[], float]) -> float:

@@ -16,7 +16,14 @@ from typing import Final
 import numpy as np
 
 from edgechoir.errors import BadModel, EdgechoirError, InferenceError, OperatorError, WrongShape
-from edgechoir.inference.candidate import Candidate, build, canary_batch, fingerprint
+from edgechoir.inference.candidate import (
+    Candidate,
+    Prepare,
+    as_it_is,
+    build,
+    canary_batch,
+    fingerprint,
+)
 from edgechoir.inference.latency import Latencies
 from edgechoir.inference.prediction import Output, Prediction, read_row
 from edgechoir.types import Floats
@@ -52,7 +59,8 @@ class Predictor:
 
     `deadline` is the time in seconds after which an answer is of no use. `canary` [n, *shape] is
     the batch that a new model has to answer before it is let in. `prepare` [n, *shape] -> the same
-    shape is applied to every raw sample first. Safe to call from several threads.
+    shape is applied to every raw sample first, unless `stage` is given another for
+    its version. Safe to call from several threads.
     """
 
     def __init__(
@@ -66,7 +74,7 @@ class Predictor:
         sha256: bytes | None = None,
         deadline: float = 1.0,
         canary: Floats | None = None,
-        prepare: Callable[[Floats], Floats] | None = None,
+        prepare: Prepare | None = None,
         providers: Sequence[str] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -76,12 +84,13 @@ class Predictor:
         self.deadline = deadline
         self._onnx = onnx
         self._length = params.size
-        self._prepare = prepare
-        self._canary = self._prepared(canary_batch(shape) if canary is None else canary)
+        self._prepare = prepare or as_it_is
+        self._canary = canary_batch(shape) if canary is None else canary
         self._providers = providers
         self._clock = clock
         self._one = (1, *shape)
-        self._live = self._build(params, version, fingerprint(params) if sha256 is None else sha256)
+        digest = fingerprint(params) if sha256 is None else sha256
+        self._live = self._build(params, version, digest, self._prepare)
         self._previous: Candidate | None = None
         self._exchange = threading.Lock()
         self._count = threading.Lock()
@@ -143,7 +152,7 @@ class Predictor:
             rows = [
                 row
                 for start in range(0, len(xs), BATCH)
-                for row in live.session.run(self._prepared(xs[start : start + BATCH]))
+                for row in live.session.run(live.prepare(xs[start : start + BATCH]))
             ]
             read = [read_row(row.tolist(), self.output) for row in rows]
         except EdgechoirError:
@@ -190,14 +199,17 @@ class Predictor:
         self._record(prediction.seconds)
         return prediction
 
-    def stage(self, params: Floats, version: int, sha256: bytes) -> Candidate:
-        """Build and verify new weights [d] beside the live ones. Blocking; call it in a thread.
+    def stage(
+        self, params: Floats, version: int, sha256: bytes, prepare: Prepare | None = None
+    ) -> Candidate:
+        """Build and verify new weights [d] beside the live ones, with what prepares samples for
+        them where that has changed. Blocking; call it in a thread.
 
         Raises BadModel: what was given cannot replace the live model, which stays as it is.
         """
         if params.size != self._length:
             raise BadModel(f"{params.size} weights, expected {self._length}")
-        candidate = self._build(params, version, sha256)
+        candidate = self._build(params, version, sha256, prepare or self._prepare)
         if candidate.width != self._live.width:
             raise BadModel(f"an answer has {candidate.width} values, expected {self._live.width}")
         return candidate
@@ -247,12 +259,9 @@ class Predictor:
         if x.shape != self.shape:
             raise WrongShape(f"the sample is {x.shape}, expected {self.shape}")
         one = np.asarray(x, dtype=np.float32).reshape(self._one)
-        values = live.session.run(self._prepared(one))[0]
+        values = live.session.run(live.prepare(one))[0]
         label, confidence = read_row(values.tolist(), self.output)
         return Prediction(values, label, confidence, live.version, self._clock() - started)
-
-    def _prepared(self, batch: Floats) -> Floats:
-        return batch if self._prepare is None else self._prepare(batch)
 
     def _answer_in_time(self, x: Floats, started: float) -> Prediction:
         if self._clock() - started > self.deadline:
@@ -276,7 +285,7 @@ class Predictor:
             else:
                 self._answered += 1
 
-    def _build(self, params: Floats, version: int, sha256: bytes) -> Candidate:
+    def _build(self, params: Floats, version: int, sha256: bytes, prepare: Prepare) -> Candidate:
         return build(
             self._onnx,
             params,
@@ -284,6 +293,7 @@ class Predictor:
             sha256,
             output=self.output,
             canary=self._canary,
+            prepare=prepare,
             providers=self._providers,
             clock=self._clock,
         )

@@ -31,6 +31,12 @@ CLIPS: Final = (1e-20, 1e20)
 BLOCK: Final = 64 * 1024
 
 
+def heaviest(devices: int, bits: int) -> int:
+    """The most that a device may weigh among so many in a ring of this width."""
+    half: int = 2 ** (bits - 1)
+    return max((half - 1) // max(devices, 1), 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What a device measured of the global model on its own hold-out, before training on."""

@@ -7,7 +7,7 @@ document with the state `lost`. A part that a tier does not have is left out.
 from enum import Enum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, Strict, StringConstraints
 
 from edgechoir.errors import Malformed
 from edgechoir.monitor.document import Count, Document, Line, Name, Part, Reading, Seconds
@@ -58,6 +58,18 @@ class InferenceStatus(Part):
     swaps: Count | None = Field(default=None, description="Models exchanged while answering.")
 
 
+class StepStatus(Part):
+    """A source, step or sink of a device's pipeline."""
+
+    name: Line
+    taken: Count = Field(description="Samples that came to it.")
+    given: Count = Field(description="Samples that came of it; written, of a sink.")
+    dead: Count = Field(default=0, description="Samples that it could not take.")
+    dropped: Count = Field(default=0, description="Samples that a full queue lost.")
+    mean_us: Reading = Field(default=None, description="Microseconds a sample.")
+    paused: bool = False
+
+
 class TrainingStatus(Part):
     """Whether the member can train, and what its trainer does."""
 
@@ -67,6 +79,16 @@ class TrainingStatus(Part):
     seconds: Reading = Field(default=None, description="How long the last training took.")
 
 
+class PrivacyStatus(Part):
+    """What a device has given of its privacy; at the root, one that was in every round."""
+
+    epsilon: Reading = Field(default=None, description="Given so far, at `delta`.")
+    delta: Reading = None
+    max_epsilon: Reading = Field(default=None, description="Where it ends.")
+    required: bool = Field(default=False, description="Are rounds without noise refused?")
+    rounds: Count = Field(default=0, description="Rounds with noise so far.")
+
+
 class BrokerStatus(Part):
     """The connection to the broker."""
 
@@ -74,6 +96,9 @@ class BrokerStatus(Part):
     protocol: Line | None = Field(default=None, description="MQTT version in use.")
     bytes_up: Count | None = Field(default=None, description="Sent since the start, inside TLS.")
     bytes_down: Count | None = Field(default=None, description="Received since the start.")
+    dropped: Count = Field(
+        default=0, description="Messages dropped for want of room, coming or going."
+    )
 
 
 class SpoolStatus(Part):
@@ -83,6 +108,29 @@ class SpoolStatus(Part):
     dropped: Count = Field(default=0, description="For want of room, by age, or refused.")
     bytes: Count | None = Field(default=None, description="Disk in use for them.")
     commits: Count | None = Field(default=None, description="Writes to the disk since the start.")
+
+
+class CertificateStatus(Part):
+    """The member's certificate, and the list of revoked ones that it goes by."""
+
+    not_after: Seconds = Field(description="When it ends, unix seconds.")
+    renewal: Line | None = Field(
+        default=None, description="When it is due, or why it failed; none without an endpoint."
+    )
+    revoked: bool = Field(default=False, description="It is itself in the list.")
+    revocations: Count | None = Field(default=None, description="The number of that list.")
+
+
+class AuditStatus(Part):
+    """The member's audit log. Who keeps `head` can tell later that the log's end was taken off."""
+
+    records: Count
+    head: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="The hash of its last record on the disk."
+    )
+    commits: Count | None = Field(default=None, description="Writes to the disk since the start.")
+    lost: Count = Field(default=0, description="Records for which there was no room.")
+    failing: bool = Field(default=False, description="The disk takes no records at present.")
 
 
 class Health(Part):
@@ -109,11 +157,17 @@ class Status(Document):
     round: RoundStatus | None = None
     inference: InferenceStatus | None = None
     training: TrainingStatus | None = None
+    pipeline: Annotated[tuple[StepStatus, ...], Strict(False), Field(max_length=64)] | None = Field(
+        default=None, description="Sources, steps and sinks of a device, in order."
+    )
+    privacy: PrivacyStatus | None = None
     drops: Annotated[dict[Line, Count], Field(max_length=64)] = Field(
         default={}, description="What was refused, counted by reason."
     )
     broker: BrokerStatus | None = None
     spool: SpoolStatus | None = None
+    certificate: CertificateStatus | None = None
+    audit: AuditStatus | None = None
     health: Health | None = None
 
 

@@ -35,3 +35,7 @@ class Keyed(Generic[State]):
 
     def __len__(self) -> int:
         return len(self._states)
+
+    def values(self) -> list[State]:
+        """The states of all keys."""
+        return list(self._states.values())

@@ -5,14 +5,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
 from edgechoir.errors import OperatorError
+from edgechoir.pipeline.block import Block
 from edgechoir.pipeline.sample import Sample
 
 
 class Source(Protocol):
     """An async context manager whose iteration gives samples until the source ends.
 
-    A source reads one sample when it is asked for one, so it never runs ahead of its consumer by
-    more than a fixed number. It raises OperatorError when it cannot work as it was declared.
+    A source reads one sample (or block) when it is asked for one, so it never runs ahead of its
+    consumer by more than a fixed number. Opening it raises OperatorError when it cannot work as it
+    was declared. Whatever else it raises, SourceError or not, means that it cannot be read now: it
+    is closed, and after a pause opened again.
     """
 
     @property
@@ -24,7 +27,7 @@ class Source(Protocol):
 
     async def __aexit__(self, *error: object) -> None: ...
 
-    def __aiter__(self) -> AsyncIterator[Sample]: ...
+    def __aiter__(self) -> AsyncIterator[Sample | Block]: ...
 
 
 def find_function(reference: str) -> Callable[..., object]:

@@ -1,4 +1,4 @@
-"""What a window of rows [n, f] is reduced to: one number for each column."""
+"""What a window of rows [n, f] is reduced to: one number for each column, or one in all."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -25,11 +25,14 @@ SUMMARIES: Final[dict[str, Callable[[Floats], Floats]]] = {
     "max": lambda rows: rows.max(axis=0),
     "last": lambda rows: rows[-1],
     "slope": slope,
+    "count": lambda rows: np.array([len(rows)], dtype=np.float32),
 }
 
 
 def summarise(names: Sequence[str]) -> Callable[[Floats], Floats]:
-    """Rows [n, ...] -> [k * f]: the k summaries named, one after the other, f values a row.
+    """Rows [n, ...] -> [k * f]: the k summaries named, one after the other.
+
+    Each gives f values, `count` gives one.
 
     Raises OperatorError: a name is unknown.
     """

@@ -11,7 +11,9 @@ from typing import Final
 import numpy as np
 
 from edgechoir.errors import OperatorError, OutOfOrder, WrongShape
+from edgechoir.pipeline.block import Block
 from edgechoir.pipeline.keyed import Keyed
+from edgechoir.pipeline.operators import Routed
 from edgechoir.pipeline.sample import Sample
 from edgechoir.pipeline.summary import summarise
 from edgechoir.types import Floats
@@ -38,6 +40,14 @@ class _Rows:
         self.room[self.end] = x
         self.end += 1
         self.seen += 1
+
+    def add_many(self, newest: Floats, added: int, n: int) -> None:
+        """`added` rows came at once; `newest` are the last of all, n if there are so many."""
+        if self.room is None:
+            self.room = np.empty((2 * n, *newest.shape[1:]), dtype=np.float32)
+        self.room[: len(newest)] = newest
+        self.end = len(newest)
+        self.seen += added
 
 
 class CountWindow:
@@ -67,12 +77,35 @@ class CountWindow:
         rows.add(sample.x, n)
         if rows.seen < n or (rows.seen - n) % self._step or rows.room is None:
             return None
-        x = rows.room[rows.end - n : rows.end]
+        return Sample(
+            sample.key, sample.time, self._made(rows.room[rows.end - n : rows.end]), sample.y
+        )
+
+    def block(self, block: Block) -> list[Sample | Routed]:
+        """The windows that end in the block. Raises WrongShape: each must be taken alone."""
+        rows, n = self._rows[block.key], self._count
+        if rows.room is not None and block.x.shape[1:] != rows.room.shape[1:]:
+            raise WrongShape(f"{block.x.shape[1:]} values, but before {rows.room.shape[1:]}")
+        before = min(rows.seen, n - 1)
+        seen = block.x
+        if before and rows.room is not None:
+            seen = np.concatenate([rows.room[rows.end - before : rows.end], block.x])
+        # Row i of the block is row i + before of `seen`, and the (rows.seen + i + 1)th of the key.
+        first = max(n - rows.seen - 1, (n - rows.seen - 1) % self._step)
+        labels = None if block.y is None else block.y.tolist()
+        times = block.time.tolist()
+        given: list[Sample | Routed] = []
+        for i in range(first, len(block), self._step):
+            end = i + before + 1
+            y = None if labels is None else labels[i]
+            given.append(Sample(block.key, times[i], self._made(seen[end - n : end]), y))
+        rows.add_many(seen[-n:], len(block), n)
+        return given
+
+    def _made(self, rows: Floats) -> Floats:
         if self._reduce is not None:
-            x = self._reduce(x)
-        else:
-            x = x.reshape(-1).copy() if self._flatten else x.copy()
-        return Sample(sample.key, sample.time, x, sample.y)
+            return self._reduce(rows)
+        return rows.reshape(-1).copy() if self._flatten else rows.copy()
 
 
 class _Span:
@@ -87,9 +120,11 @@ class _Span:
 class TimeWindow:
     """Summaries [k * f] of a key's samples in the last `seconds`, at most every `every` seconds.
 
-    The first one comes when the key has been heard for `seconds`. A sample older than the newest is
-    refused; one older than the whole window means that the clock was set back: the window starts
-    anew. A key faster than `MAX_ROWS` per window keeps its newest rows.
+    Time is the samples' own. The first window comes when the key has been heard for `seconds`. A
+    sample older than the newest is refused (`order.py` puts late ones in their place before); one
+    older than the whole window means that the clock was set back: the window starts anew. After a
+    gap, or a clock set forward, it holds what came since: never samples of before. A key faster
+    than `MAX_ROWS` per window keeps its newest rows.
     """
 
     def __init__(self, seconds: float, every: float = 0.0, *, summary: Sequence[str]) -> None:

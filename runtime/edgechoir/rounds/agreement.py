@@ -17,17 +17,15 @@ out, and no consent is needed.
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-
 from edgechoir.errors import BadSignature, PolicyViolation
-from edgechoir.identity.keys import sign, verify
+from edgechoir.identity.keys import SigningKey, sign, verify
 from edgechoir.rounds.epoch import Entry
 
 _RECEIPT: Final = b"edgechoir receipt v1\0"
 _CONSENT: Final = b"edgechoir consent v1\0"
 
 
-def make_receipt(key: EllipticCurvePrivateKey, context: bytes) -> bytes:
+def make_receipt(key: SigningKey, context: bytes) -> bytes:
     """Says: my vector of this turn is masked for this context, and for no other."""
     return sign(key, _RECEIPT, context)
 
@@ -37,7 +35,7 @@ def check_receipt(entry: Entry, receipt: bytes, context: bytes) -> None:
     verify(entry.certificate.public_key, receipt, _RECEIPT, context)
 
 
-def make_consent(key: EllipticCurvePrivateKey, context: bytes, survivors: tuple[str, ...]) -> bytes:
+def make_consent(key: SigningKey, context: bytes, survivors: tuple[str, ...]) -> bytes:
     """Says: these are the survivors, and I sign no other set in this turn."""
     return sign(key, _CONSENT, context, _set(survivors))
 

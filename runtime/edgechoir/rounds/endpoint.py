@@ -18,7 +18,17 @@ from edgechoir import wire
 from edgechoir.errors import BadModel, RemoteError
 from edgechoir.identity.envelope import Envelope, Signer, Verifier
 from edgechoir.identity.gate import Gate
-from edgechoir.rounds.events import Back, Effect, Event, Received, Refused, ToAll, ToChild, ToParent
+from edgechoir.rounds.events import (
+    Back,
+    Effect,
+    Event,
+    Gone,
+    Received,
+    Refused,
+    ToAll,
+    ToChild,
+    ToParent,
+)
 from edgechoir.rounds.joint import Joint, shift, step
 from edgechoir.types import Address, Entropy
 
@@ -108,9 +118,27 @@ class Endpoint:
     def reclaim(self, address: Address, instance: bytes) -> None:
         """A peer's process that was given up is back."""
         self._gate.reclaim(address, instance)
-        if self.joint.down is not None:
+        down = self.joint.down
+        away = None if down is None else down.away.get(str(address.member))
+        if away is not None and away.entry.certificate.serial not in self._verifier.revoked:
             back = Back(str(address.member), instance)
             self.joint, _ = step(self.joint, back, self._latest, self._entropy)
+
+    def renew(self, signer: Signer) -> None:
+        """Sign with another certificate of this member from here on."""
+        self._signer = signer
+
+    def revoke(self, serials: frozenset[int], now: float) -> list[Outcome]:
+        """Hear nobody under these certificates any more, and wait for none of them."""
+        self._verifier.revoked = serials
+        down = self.joint.down
+        out: list[Outcome] = []
+        for group in () if down is None else (down.pending, down.members):
+            for name, child in group.items():
+                if child.entry.certificate.serial in serials:
+                    gone = Gone(name, child.entry.instance, "was revoked")
+                    out += self.handle(gone, now)
+        return out
 
 
 def _model(opened: Envelope, data: bytes) -> ModelArrived:

@@ -11,13 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-
 from edgechoir import wire
 from edgechoir.errors import LocalError, Malformed, PolicyViolation, RemoteError
 from edgechoir.identity.certificate import Certified
 from edgechoir.identity.envelope import Verifier
-from edgechoir.identity.keys import sign, verify
+from edgechoir.identity.keys import SigningKey, sign, verify
 from edgechoir.learning.fixed_point import Encoding
 from edgechoir.secagg.chains import SECRET_BYTES, Chain, pair_chain
 from edgechoir.secagg.sealing import KemKey, check_public, seal, unseal
@@ -75,7 +73,7 @@ def read_roster(
 
 def make_bundles(
     me: str,
-    key: EllipticCurvePrivateKey,
+    key: SigningKey,
     secrets: Mapping[str, bytes],
     entries: Mapping[str, Entry],
     epoch: int,

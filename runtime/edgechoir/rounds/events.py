@@ -94,6 +94,7 @@ class Order:
     round: int
     model_version: int
     model_hash: bytes
+    task: bytes
     dimension: int
     devices: int
     clip: float

@@ -24,8 +24,6 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-
 from edgechoir import wire
 from edgechoir.errors import (
     BadUpdate,
@@ -38,6 +36,7 @@ from edgechoir.errors import (
     UnknownMember,
 )
 from edgechoir.identity.envelope import Verifier
+from edgechoir.identity.keys import SigningKey
 from edgechoir.identity.policy import Policy
 from edgechoir.rounds.agreement import check_agreed, check_receipt, make_consent, make_receipt
 from edgechoir.rounds.epoch import (
@@ -111,7 +110,7 @@ class Self:
     federation: str
     address: Address
     parent: Address
-    key: EllipticCurvePrivateKey
+    key: SigningKey
     verifier: Verifier
     policy: Policy = field(default_factory=Policy)
 
@@ -187,6 +186,11 @@ def step(state: Participant, event: Event, now: float, entropy: Entropy) -> Step
 
 
 # ---- joining an epoch
+
+
+def honest_survivors(s: Participant, plan: wire.Plan) -> int:
+    """How many survivors of a plan's round do not collude, at least, by this member's policy."""
+    return plan.min_survivors - colluders(len(s.entries), s.who.policy.colluders_one_in)
 
 
 def _begin(s: Participant, e: Begin, now: float, entropy: Entropy) -> Step:

@@ -1,30 +1,40 @@
 """The root's schedule: which round runs when, what its sum makes of the model, and when to stop.
 
-Rounds follow each other as long as children are keyed. A failed one is tried again with whoever is
-left after a pause that doubles up to a bound. The run ends at `rounds` done, at `target_accuracy`,
-or when the loss has not fallen by `min_gain` for `patience` rounds.
+Training rounds follow each other as long as children are keyed; what was asked beside them (a
+statistic, an evaluation) has its round before the next of those, also when training is over. A run
+that `waits` trains only after `Prepared` has said what goes with the model from then on. A
+failed round is tried again with whoever is left after a pause that doubles up to a bound. The run
+ends at `rounds` done, at `target_accuracy`, or when the loss has not fallen by `min_gain` for
+`patience` rounds.
 """
 
-import hashlib
-from dataclasses import dataclass, replace
-
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from edgechoir import wire
 from edgechoir.errors import BadUpdate
-from edgechoir.learning.fixed_point import Total
-from edgechoir.learning.rules.fedavg import fedavg
+from edgechoir.learning.fixed_point import Total, heaviest
+from edgechoir.learning.rates import Rates
+from edgechoir.learning.rules.fedavg import FedAvg
+from edgechoir.learning.rules.rule import Rule
+from edgechoir.learning.state import State, digest, digest_of, to_bytes
+from edgechoir.learning.task import Option, Task
 from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import Membership, Order, RoundDone, RoundFailed, Tick
 from edgechoir.types import Floats
 
 MAX_BACKOFF_S = 30.0
+MAX_ASKED = 16
+"""Questions that wait for their round."""
+TRIES = 3
+"""Rounds that a question may fail in before its answer is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
     """What the operator asks of a run. Times in seconds; a model that does not classify has no
-    accuracy."""
+    accuracy. `rates` is how `learning_rate` changes over the rounds, `local` what goes into the
+    task of every training round beside the rule's own options."""
 
     rounds: int = 30
     deadline: float = 60.0
@@ -35,6 +45,8 @@ class Course:
     epochs: int = 1
     batch_size: int = 32
     learning_rate: float = 0.05
+    rates: Rates = field(default_factory=Rates)
+    local: Mapping[str, Option] = field(default_factory=dict)
     clip: float = 1.0
     max_samples: int = 10_000
     bits: int = 32
@@ -55,10 +67,40 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """A new global model for all tiers."""
+    """A new global state for all tiers; `rule` is the one that made it, with its memory."""
 
     model: wire.Model
-    weights: Floats
+    state: State
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One round of another task beside training: `dimension` coordinates, each clipped to `clip`,
+    a device weighing at most `max_samples` rows."""
+
+    name: str
+    task: Task
+    dimension: int
+    clip: float
+    max_samples: int
+    bits: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The mean that was asked for, or why there is none."""
+
+    name: str
+    total: Total | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What goes with the model from now on (the columns' mean and scale): training may begin."""
+
+    aux: Mapping[str, Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +113,13 @@ class Finished:
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """The whole state. `round` is the last one spent, here or by a child, `ordered` the last one
-    ordered; `done` counts the rounds that gave a sum; `wake` is when a Tick is due."""
+    ordered; `done` counts the training rounds that gave a sum; `wake` is when a Tick is due;
+    `asking` is the question of the running round, or of the one to be tried again; `waits`: no
+    training before it is prepared."""
 
     course: Course
-    weights: Floats
+    state: State
+    rule: Rule = field(default_factory=FedAvg)
     version: int = 0
     round: int = 0
     done: int = 0
@@ -87,15 +132,19 @@ class Schedule:
     finished: str = ""
     wake: float | None = None
     ordered: int = 0
+    asked: tuple[Ask, ...] = ()
+    asking: Ask | None = None
+    tries: int = 0
+    waits: bool = False
 
 
-Did = Order | Publish | Result | Finished
-Happened = Membership | RoundDone | RoundFailed | Tick
+Did = Order | Publish | Result | Answered | Finished
+Happened = Membership | RoundDone | RoundFailed | Tick | Ask | Prepared
 
 
 def start(schedule: Schedule) -> Publish:
     """The model the run begins with, so that all devices begin alike."""
-    return Publish(model_of(schedule, 0, 0, ""), schedule.weights)
+    return Publish(model_of(schedule, 0, 0, ""), schedule.state, schedule.rule)
 
 
 def step(s: Schedule, event: Happened, now: float) -> tuple[Schedule, list[Did]]:
@@ -108,6 +157,12 @@ def step(s: Schedule, event: Happened, now: float) -> tuple[Schedule, list[Did]]
             return _done(s, event, now)
         case RoundFailed(round_, reason):
             return _failed(s, round_, reason, now)
+        case Ask():
+            if len(s.asked) >= MAX_ASKED:
+                return s, [Answered(event.name, None, f"{MAX_ASKED} questions wait already")]
+            return _next(replace(s, asked=(*s.asked, event)), now)
+        case Prepared(aux):
+            return _prepared(s, aux, now)
         case Tick():
             return _next(s, now)
 
@@ -116,26 +171,55 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
     course = s.course
     # A pause that is longer than any: the clock has been set back meanwhile.
     pausing = s.wake is not None and now < s.wake <= now + max(course.pause, MAX_BACKOFF_S)
-    if s.running or s.finished or not s.devices or pausing:
+    idle = (s.finished or s.waits) and not s.asked and s.asking is None
+    if s.running or idle or not s.devices or (pausing and not s.asked):
         return s, []
+    if s.asking is None and s.asked:
+        s = replace(s, asking=s.asked[0], asked=s.asked[1:], tries=0)
+    try:
+        ask = s.asking or _training(s)
+    except BadUpdate as error:
+        s = replace(s, finished=str(error))
+        return s, [Finished(s.finished)]
     following = s.round + 1
     s = replace(s, round=following, ordered=following, running=True, began=now, wake=None)
     order = Order(
         round=s.round,
         model_version=s.version,
-        model_hash=digest(s.weights),
-        dimension=len(s.weights),
+        model_hash=digest_of(s.state),
+        task=ask.task.encode(),
+        dimension=ask.dimension,
         devices=s.devices,
-        clip=course.clip,
-        max_samples=course.max_samples,
-        bits=course.bits,
+        clip=ask.clip,
+        max_samples=ask.max_samples
+        if s.asking is None
+        else min(ask.max_samples, heaviest(s.devices, ask.bits)),
+        bits=ask.bits,
         epochs=course.epochs,
         batch_size=course.batch_size,
-        learning_rate=course.learning_rate,
+        learning_rate=course.learning_rate * course.rates.part(s.done),
         seed=course.seed + s.round,
         deadline=course.deadline,
     )
     return s, [order]
+
+
+def _training(s: Schedule) -> Ask:
+    """The next training round. Raises BadUpdate where the rule's bounds do not fit the ring."""
+    course, work = s.course, s.rule.task()
+    task = replace(work, options={**course.local, **work.options})
+    dimension = s.rule.coordinates(len(s.state.weights))
+    clip, most = s.rule.weighing(course.clip, course.max_samples, dimension, s.devices, course.bits)
+    return Ask("", task, dimension, clip, most, course.bits)
+
+
+def _prepared(s: Schedule, aux: Mapping[str, Floats], now: float) -> tuple[Schedule, list[Did]]:
+    """A version with the same weights, so that no member goes on without what belongs to it."""
+    state = State(s.state.weights, {**s.state.aux, **aux})
+    s = replace(s, state=state, version=s.version + 1, waits=False)
+    published = Publish(model_of(s, 0, 0, s.finished), state, s.rule)
+    s, more = _next(s, now)
+    return s, [published, *more]
 
 
 def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
@@ -143,7 +227,10 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
     try:
         encoding = encoding_of(plan)
         total = encoding.decode(e.total)
-        weights = fedavg(s.weights, total.delta)
+        if s.asking is not None:
+            return _answered(s, Answered(s.asking.name, total), now)
+        rule, state = s.rule.following(s.state, total)
+        total = s.rule.report(total)
     except BadUpdate as error:
         return _failed(s, plan.round, str(error), now)
     if not s.course.classifies:
@@ -154,7 +241,8 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
         stale = 0 if loss < s.best_loss - s.course.min_gain else stale + 1
     s = replace(
         s,
-        weights=weights,
+        state=state,
+        rule=rule,
         version=s.version + 1,
         done=s.done + 1,
         running=False,
@@ -167,7 +255,7 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
     s = replace(s, finished=why)
     did: list[Did] = [
         result,
-        Publish(model_of(s, total.devices, total.samples, why), weights),
+        Publish(model_of(s, total.devices, total.samples, why), state, rule),
     ]
     if why:
         return s, [*did, Finished(why)]
@@ -175,8 +263,16 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
     return s, did + more
 
 
+def _answered(s: Schedule, answer: Answered, now: float) -> tuple[Schedule, list[Did]]:
+    s = replace(s, asking=None, running=False, failures=0, tries=0)
+    s, more = _next(s, now)
+    return s, [answer, *more]
+
+
 def _enough(s: Schedule, total: Total) -> str:
     course = s.course
+    if over := s.rule.over():
+        return over
     if s.done >= course.rounds:
         return f"{s.done} rounds done"
     target = course.target_accuracy
@@ -190,20 +286,25 @@ def _enough(s: Schedule, total: Total) -> str:
 def _failed(s: Schedule, round_: int, reason: str, now: float) -> tuple[Schedule, list[Did]]:
     if not s.running or round_ != s.ordered:
         return s, []
+    if s.asking is not None and s.tries + 1 >= TRIES:
+        return _answered(s, Answered(s.asking.name, None, reason), now)
     result = Result(round_, s.version, max(now - s.began, 0.0), None, reason)
     pause = min(0.2 * 2**s.failures, MAX_BACKOFF_S)
-    s = replace(s, running=False, failures=s.failures + 1, wake=now + pause)
+    s = replace(s, running=False, failures=s.failures + 1, tries=s.tries + 1, wake=now + pause)
     return s, [result]
 
 
-def digest(weights: Floats) -> bytes:
-    """SHA-256 of the weights [d] as they travel: float32, little-endian."""
-    return hashlib.sha256(np.ascontiguousarray(weights, dtype="<f4").tobytes()).digest()
-
-
 def model_of(s: Schedule, devices: int, samples: int, finished: str) -> wire.Model:
-    """The message that publishes the current weights."""
-    params = np.ascontiguousarray(s.weights, dtype="<f4").tobytes()
-    sha256 = hashlib.sha256(params).digest()
-    final = int(bool(finished))
-    return wire.Model(s.version, s.round, sha256, params, devices, samples, final)
+    """The message that publishes the current state."""
+    params = to_bytes(s.state.weights)
+    aux = {name: to_bytes(vector) for name, vector in sorted(s.state.aux.items())}
+    return wire.Model(
+        version=s.version,
+        round=s.ordered,
+        digest=digest(params, aux),
+        params=params,
+        aux=tuple(aux.items()),
+        devices=devices,
+        samples=samples,
+        final=int(bool(finished)),
+    )

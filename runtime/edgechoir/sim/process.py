@@ -15,6 +15,7 @@ from edgechoir import wire
 from edgechoir.identity.envelope import Signer, Verifier
 from edgechoir.identity.gate import Gate
 from edgechoir.learning.fixed_point import Figures
+from edgechoir.learning.state import State
 from edgechoir.rounds import aggregator, participant
 from edgechoir.rounds.aggregator import Aggregator, Limits
 from edgechoir.rounds.endpoint import Endpoint, ModelArrived, Outcome, Outgoing
@@ -37,7 +38,7 @@ from edgechoir.rounds.events import (
 )
 from edgechoir.rounds.joint import Joint
 from edgechoir.rounds.participant import Participant
-from edgechoir.rounds.schedule import Course, Finished, Publish, Result, Schedule
+from edgechoir.rounds.schedule import Answered, Course, Did, Finished, Publish, Result, Schedule
 from edgechoir.rounds.schedule import start as start_schedule
 from edgechoir.rounds.schedule import step as step_schedule
 from edgechoir.secagg.masking import expand_mask
@@ -126,7 +127,7 @@ class Process:
                 bits=self.world.bits,
             )
             self.schedule = Schedule(
-                course, weights, version=journal.version, round=journal.last_round
+                course, State(weights), version=journal.version, round=journal.last_round
             )
             self.did(start_schedule(self.schedule))
         if not self.post.children:
@@ -256,17 +257,18 @@ class Process:
             self.planned = None
         self.plan(Tick())
 
-    def did(self, one: Order | Publish | Result | Finished) -> None:
+    def did(self, one: Did) -> None:
         match one:
             case Order():
                 self.post.journal.last_round = one.round
                 self.happen(one)
-            case Publish(model, weights):
-                self.post.journal.weights, self.post.journal.version = weights, model.version
+            case Publish(model, state):
+                self.post.journal.weights = state.weights
+                self.post.journal.version = model.version
                 self.hold(model, self.endpoint.sign(model))
             case Result():
                 self.world.result(one)
-            case Finished():
+            case Answered() | Finished():
                 pass
 
     def peer_back(self, post: Post, instance: bytes) -> None:

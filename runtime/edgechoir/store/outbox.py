@@ -103,6 +103,11 @@ class Outbox:
                 self._delete("id = ?", number)
             self._expire(now)
 
+    def shift(self, seconds: float) -> None:
+        """The clock was set by so much: all ends move with it. Raises OperatorError."""
+        with self._writing():
+            self._database.execute("UPDATE records SET expires = expires + ?", (seconds,))
+
     def close(self) -> None:
         with self._lock:
             self._database.close()

@@ -1,12 +1,13 @@
 """Versions of the global model: the best by one metric, and the last few."""
 
 import hashlib
+import io
 import json
 import logging
 import math
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -22,19 +23,22 @@ _MIGRATIONS: Final = (
     """CREATE TABLE versions (
         version INTEGER PRIMARY KEY, sha256 BLOB NOT NULL, params BLOB NOT NULL,
         metrics TEXT NOT NULL, score REAL, created REAL NOT NULL)""",
+    "ALTER TABLE versions ADD COLUMN extra BLOB NOT NULL DEFAULT x''",
 )
+_COLUMNS: Final = "version, sha256, params, metrics, created, extra"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
     """One version: params [d], read-only; `digest` is the SHA-256 of its little-endian bytes;
-    `created` in unix seconds."""
+    `created` in unix seconds; `extra` holds vectors that go with it, by name."""
 
     version: int
     digest: bytes
     params: Floats
     metrics: Mapping[str, float]
     created: float
+    extra: Mapping[str, Floats] = field(default_factory=dict)
 
 
 class ModelVersions:
@@ -52,7 +56,12 @@ class ModelVersions:
         self._database = open_or_replace(path, _MIGRATIONS)
 
     def put(
-        self, version: int, params: Floats, metrics: Mapping[str, float], created: float
+        self,
+        version: int,
+        params: Floats,
+        metrics: Mapping[str, float],
+        created: float,
+        extra: Mapping[str, Floats] | None = None,
     ) -> bytes:
         """Store a version and give its digest. Doing so again changes nothing.
 
@@ -76,8 +85,11 @@ class ModelVersions:
             self._database.execute("BEGIN IMMEDIATE")
             with self._database:
                 self._database.execute(
-                    "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?)",
-                    (version, digest, blob, json.dumps(dict(metrics)), score, created),
+                    "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        *(version, digest, blob, json.dumps(dict(metrics)), score, created),
+                        _pack(extra or {}),
+                    ),
                 )
                 self._database.execute(
                     "DELETE FROM versions WHERE version NOT IN "
@@ -114,14 +126,33 @@ class ModelVersions:
         with self._lock:
             while True:
                 row = self._database.execute(
-                    f"SELECT version, sha256, params, metrics, created FROM versions {condition}",  # noqa: S608 - our own words
+                    f"SELECT {_COLUMNS} FROM versions {condition}",  # noqa: S608 - our own words
                     values,
                 ).fetchone()
                 if row is None:
                     return None
-                version, digest, blob, metrics, created = row
+                version, digest, blob, metrics, created, extra = row
                 if hashlib.sha256(blob).digest() == digest:
                     params = np.frombuffer(blob, "<f4")
-                    return StoredModel(version, digest, params, json.loads(metrics), created)
+                    figures = json.loads(metrics)
+                    return StoredModel(version, digest, params, figures, created, _unpack(extra))
                 log.error("stored model version %d does not have its hash; it is dropped", version)
                 self._database.execute("DELETE FROM versions WHERE version = ?", (version,))
+
+
+def _pack(vectors: Mapping[str, Floats]) -> bytes:
+    """Named vectors as bytes; nothing for none."""
+    if not vectors:
+        return b""
+    file = io.BytesIO()
+    np.savez(
+        file, allow_pickle=False, **{name: np.asarray(v, "<f4") for name, v in vectors.items()}
+    )
+    return file.getvalue()
+
+
+def _unpack(blob: bytes) -> dict[str, Floats]:
+    if not blob:
+        return {}
+    with np.load(io.BytesIO(blob), allow_pickle=False) as vectors:
+        return {name: vectors[name] for name in vectors.files}

@@ -7,8 +7,11 @@ from typing import Any, Final
 
 from edgechoir import wire
 from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
-from edgechoir.errors import BadModel, OperatorError, RemoteError
+from edgechoir.errors import BadModel, BadUpdate, LocalError, OperatorError, RemoteError
 from edgechoir.learning.fixed_point import Total
+from edgechoir.learning.rules.private import Private
+from edgechoir.learning.rules.rule import Rule
+from edgechoir.learning.statistics.inquiry import Model, normalisation
 from edgechoir.monitor.records import Metrics
 from edgechoir.rounds.endpoint import ModelArrived, Outcome, Outgoing
 from edgechoir.rounds.events import (
@@ -20,29 +23,47 @@ from edgechoir.rounds.events import (
     Tick,
     Work,
 )
-from edgechoir.rounds.schedule import Finished, Publish, Result, Schedule, digest, start
+from edgechoir.rounds.schedule import (
+    Answered,
+    Ask,
+    Did,
+    Finished,
+    Happened,
+    Prepared,
+    Publish,
+    Result,
+    Schedule,
+    start,
+)
 from edgechoir.rounds.schedule import step as step_schedule
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.host import Host
 from edgechoir.tiers.models import Held, keep, latest, read_model
+from edgechoir.tiers.pursuit import pursue
 from edgechoir.tiers.trace import Trace
 
 log: Final = logging.getLogger(__name__)
 
+PREPARE_AGAIN_S: Final = 2.0
+"""Pause before mean and deviation are asked for once more."""
+
 
 class AggregatorTier:
-    """A tier with children. `schedule` is there at the root and nowhere else."""
+    """A tier with children. `schedule` and `subject`, what is known of the model, are there at the
+    root and nowhere else."""
 
     def __init__(
         self,
         config: NodeConfig | EdgeCloudConfig | CloudConfig,
         versions: ModelVersions,
         schedule: Schedule | None,
+        subject: Model | None = None,
     ) -> None:
         self.config = config
         self.host: Host
         self._versions = versions
         self._schedule = schedule
+        self.subject = subject
         self._held: Held | None = None
         self._outcome = ""
         self._reason = ""
@@ -53,6 +74,7 @@ class AggregatorTier:
         self._survivors: tuple[str, ...] = ()
         self._bytes = (0, 0)
         self._publishing: asyncio.Task[None] | None = None
+        self._asked: dict[str, asyncio.Future[Answered]] = {}
         directory = (
             None if isinstance(config, CloudConfig) or config.trace is None else config.trace
         )
@@ -68,6 +90,8 @@ class AggregatorTier:
             kept = latest(self._versions)
             if self._schedule is not None:
                 self._did(start(self._schedule))
+                if self._schedule.waits:
+                    group.create_task(self._prepare(), name="prepare")
             elif kept is not None:
                 self._held = kept
                 self.host.happen(ModelHeld(kept.version, kept.digest))
@@ -136,7 +160,45 @@ class AggregatorTier:
 
     # ---- the root's schedule
 
-    def _move(self, event: RoundDone | RoundFailed | Membership | Tick) -> None:
+    async def ask(self, ask: Ask) -> Answered:
+        """(root) Run one round of another task; its mean, or why there is none."""
+        if self._schedule is None or ask.name in self._asked:
+            raise LocalError(f"{ask.name!r} is asked already, or this tier has no schedule")
+        answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self._asked[ask.name] = answer
+        try:
+            self._move(ask)
+            return await answer
+        finally:
+            self._asked.pop(ask.name, None)
+
+    async def _prepare(self) -> None:
+        """(root) Find what belongs to the model before it is trained, for as long as it takes."""
+        if self.subject is None:
+            raise LocalError("a run that waits needs to know what to ask about")
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                name = f"normalisation-{attempt}"
+                aux = await pursue(normalisation(self.subject), self.ask, name)
+                break
+            except (OperatorError, BadUpdate) as error:
+                log.warning("no mean and deviation yet, training waits for them: %s", error)
+                await asyncio.sleep(PREPARE_AGAIN_S)
+        log.info("training sees columns less their mean, over their deviation")
+        self._move(Prepared(aux))
+
+    def devices(self) -> int:
+        """(root) How many devices take part now."""
+        return 0 if self._schedule is None else self._schedule.devices
+
+    def _answer(self, answered: Answered) -> None:
+        waiting = self._asked.get(answered.name)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answered)
+
+    def _move(self, event: Happened) -> None:
         if self._schedule is None:
             return
         self._schedule, did = step_schedule(self._schedule, event, time.time())
@@ -144,35 +206,39 @@ class AggregatorTier:
             self._did(one)
         self.host.set_alarm("schedule", self._schedule.wake, lambda: self._move(Tick()))
 
-    def _did(self, one: Order | Publish | Result | Finished) -> None:
+    def _did(self, one: Did) -> None:
         match one:
             case Order():
                 self._begin()
                 self.host.spawn(self._order(one), f"round {one.round}")
-            case Publish(model, weights):
+            case Publish(model, state, rule):
                 measured = self._total
                 accuracy = measured.accuracy if measured is not None else None
                 # What was measured belongs to the version before this one.
                 metrics = {} if accuracy is None else {"before": accuracy}
-                self._held = Held(model.version, digest(weights), weights)
+                self._held = Held(model.version, model.digest, state.weights, state.aux)
                 envelope = self.host.endpoint.sign(model)
                 self._publishing = self.host.spawn(
-                    self._publish(self._held, envelope, metrics), "publish model"
+                    self._publish(self._held, envelope, metrics, rule), "publish model"
                 )
             case Result():
                 self._total = one.total
                 sent, received = self.host.letters.sent, self.host.received
                 moved = (sent - self._bytes[0], received - self._bytes[1])
                 self.host.spawn(self._report(one, moved), "report")
+            case Answered():
+                self._answer(one)
             case Finished(reason):
                 log.info("the run is over: %s", reason)
 
-    async def _publish(self, held: Held, envelope: bytes, metrics: dict[str, float]) -> None:
+    async def _publish(
+        self, held: Held, envelope: bytes, metrics: dict[str, float], rule: Rule
+    ) -> None:
         """Hand a version out only once it is kept.
 
         No member goes back to an older one, so a cloud that had forgotten it could never go on.
         """
-        await asyncio.to_thread(keep, self._versions, held, metrics)
+        await asyncio.to_thread(keep, self._versions, held, metrics, rule.remember())
         self.host.letters.put(Outgoing("model", "", envelope))
 
     async def _order(self, order: Order) -> None:
@@ -232,6 +298,7 @@ class AggregatorTier:
                 "sha256": held.digest.hex()[:16],
                 "accuracy": None if total is None else total.accuracy,
             },
+            "privacy": self._privacy(),
             "round": {
                 "number": 0 if down is None else down.last_round,
                 "epoch": 0 if down is None else down.epoch,
@@ -242,6 +309,19 @@ class AggregatorTier:
                 "reason": self._reason or None,
                 "seconds": self._seconds,
             },
+        }
+
+    def _privacy(self) -> dict[str, Any] | None:
+        """(root) What the run has cost a device that was in every round."""
+        rule = None if self._schedule is None else self._schedule.rule
+        if not isinstance(rule, Private):
+            return None
+        return {
+            "epsilon": rule.epsilon,
+            "delta": rule.delta,
+            "max_epsilon": rule.max_epsilon,
+            "required": True,
+            "rounds": round(rule.spent * 2 * rule.z**2),
         }
 
     def _expected(self) -> int | None:

@@ -1,19 +1,30 @@
 """The process of a tier with children: node, edge cloud or cloud."""
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import numpy as np
 
-from edgechoir.bundle.load import load_bundle
+from edgechoir.bundle.load import Bundle, load_bundle
+from edgechoir.bundle.manifest import Preprocessing
 from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
 from edgechoir.errors import OperatorError
+from edgechoir.learning.rates import Rates
+from edgechoir.learning.rules.choose import make_rule
+from edgechoir.learning.rules.private import make_private
+from edgechoir.learning.state import State
+from edgechoir.learning.statistics.inquiry import MEAN, Model
 from edgechoir.rounds.schedule import Course, Schedule
 from edgechoir.store.journal import RoundJournal
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.aggregator import AggregatorTier
 from edgechoir.tiers.host import fatal_is_plain
-from edgechoir.tiers.process import OpenLink, host_of, link_of, state_held
+from edgechoir.tiers.local_calls import serving
+from edgechoir.tiers.models import latest, memory_of
+from edgechoir.tiers.process import OpenLink, TierConfig, host_of, link_of, state_held
+from edgechoir.tiers.queries import Desk as QueryDesk
 
 FOREVER: Final = 2**31
 
@@ -25,20 +36,40 @@ async def run_aggregator(
     with state_held(config.state):
         versions = ModelVersions(config.state / "models.db")
         try:
-            schedule = _schedule(config, versions) if isinstance(config, CloudConfig) else None
-            tier = AggregatorTier(config, versions, schedule)
+            schedule = subject = None
+            if isinstance(config, CloudConfig):
+                bundle = load_bundle(config.model.bundle)
+                schedule, subject = _schedule(config, bundle, versions), subject_of(bundle)
+            tier = AggregatorTier(config, versions, schedule, subject)
             async with host_of(config, tier.describe, tier.handle, open_link) as host:
                 tier.host = host
-                async with fatal_is_plain():
+                async with fatal_is_plain(), _asked(config, tier):
                     await tier.run()
         finally:
             versions.close()
 
 
-def _schedule(config: CloudConfig, versions: ModelVersions) -> Schedule:
+@asynccontextmanager
+async def _asked(config: TierConfig, tier: AggregatorTier) -> AsyncIterator[None]:
+    """(root) Take queries at the control socket meanwhile."""
+    if not isinstance(config, CloudConfig) or not config.queries.enabled or tier.subject is None:
+        yield
+        return
+    record = tier.host.account.audit.record
+    desk = QueryDesk(config.queries, tier.subject, tier.ask, tier.devices, record)
+    async with serving(config.state, {"query": desk.query}):
+        yield
+
+
+def subject_of(bundle: Bundle) -> Model:
+    """What is known of the model to whoever asks about its federation."""
+    manifest = bundle.manifest
+    return Model(manifest.input_shape[-1], manifest.outputs, manifest.task == "classification")
+
+
+def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> Schedule:
     """The root's schedule, going on where an earlier process stopped."""
     rounds, training, update = config.rounds, config.training, config.update
-    bundle = load_bundle(config.model.bundle)
     classifies = bundle.manifest.task == "classification"
     if rounds.target_accuracy is not None and not classifies:
         raise OperatorError(
@@ -54,20 +85,42 @@ def _schedule(config: CloudConfig, versions: ModelVersions) -> Schedule:
         epochs=training.epochs,
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
+        rates=Rates(
+            training.schedule, rounds.rounds or FOREVER, training.decay_every, training.decay
+        ),
+        local={**training.local(), **({"max_norm": update.max_norm} if update.max_norm else {})},
         clip=update.clip,
         max_samples=update.max_samples,
         bits=update.ring_bits,
         seed=int.from_bytes(os.urandom(4)),
         classifies=classifies,
     )
-    kept = versions.latest()
+    rule = make_rule(config.rule.name, config.rule.options(training, update))
+    if config.privacy is not None:
+        privacy = config.privacy.model_dump(exclude={"noise"})
+        rule = make_private(rule, {"z": config.privacy.noise, **privacy})
+    kept = latest(versions)
     if kept is None:
-        weights, version = bundle.params[: bundle.manifest.shared], 0
+        state, version = State(np.array(bundle.params[: bundle.manifest.shared], np.float32)), 0
     else:
-        weights, version = kept.params, kept.version
+        state, version = State(kept.weights, kept.aux), kept.version
+        rule = rule.recall(memory_of(versions))
+    waits = training.normalise and MEAN not in state.aux
+    if waits and bundle.manifest.preprocessing != Preprocessing():
+        raise OperatorError(
+            f"{bundle.manifest.name} moves or scales its samples itself; leave "
+            "training.normalise out, or offset and scale out of the model file"
+        )
+    if waits and version:
+        raise OperatorError(
+            f"model version {version} was trained without training.normalise; leave it out, or "
+            f"begin anew with an empty {config.state}"
+        )
     journal = RoundJournal(config.state / "journal.db")
     try:
         last = journal.last_round(config.federation)
     finally:
         journal.close()
-    return Schedule(course, np.array(weights, np.float32), version, last, done=version)
+    # The version that brought mean and deviation came of no training.
+    done = max(version - 1, 0) if MEAN in state.aux else version
+    return Schedule(course, state, rule, version, last, done=done, waits=waits)

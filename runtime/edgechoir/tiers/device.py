@@ -19,29 +19,25 @@ import numpy as np
 
 from edgechoir import wire
 from edgechoir.bundle.load import Bundle
-from edgechoir.bundle.manifest import preparation
-from edgechoir.bundle.personal import compose, layout, split
 from edgechoir.config.tiers import DeviceConfig
 from edgechoir.errors import (
     BadModel,
     BadSample,
-    BadUpdate,
     OperatorError,
+    PolicyViolation,
     RemoteError,
     TrainingError,
 )
 from edgechoir.inference.candidate import Candidate, fingerprint
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
-from edgechoir.learning.fixed_point import Figures
+from edgechoir.learning.state import State, digest_of
 from edgechoir.monitor.records import PredictionRecord
-from edgechoir.pipeline.declare import build_operators
 from edgechoir.pipeline.run import Pipeline
-from edgechoir.pipeline.sample import Check, Sample
-from edgechoir.pipeline.sink import Answer
+from edgechoir.pipeline.sample import Sample
+from edgechoir.pipeline.sink import Sink
 from edgechoir.pipeline.sinks.callback import CallbackSink
 from edgechoir.rounds.endpoint import ModelArrived, Outcome
-from edgechoir.rounds.epoch import encoding_of
 from edgechoir.rounds.events import (
     Abandon,
     Begin,
@@ -50,18 +46,29 @@ from edgechoir.rounds.events import (
     NoContribution,
     Work,
 )
-from edgechoir.secagg.pads import uniform
-from edgechoir.store.personal import PersonalLayers
+from edgechoir.rounds.participant import honest_survivors
 from edgechoir.store.samples import SampleStore
+from edgechoir.store.vectors import KeptVectors
 from edgechoir.store.versions import ModelVersions
+from edgechoir.tiers.consent import WITHDRAWN, Gate
+from edgechoir.tiers.contribution import contribution, cost_of, private_terms
 from edgechoir.tiers.host import Host
+from edgechoir.tiers.ledger import Ledger
 from edgechoir.tiers.models import Held, keep, latest, read_model
-from edgechoir.tiers.sensor import make_source
+from edgechoir.tiers.personal import PersonalLayers
+from edgechoir.tiers.recent import Recent
+from edgechoir.tiers.scaffold import settle
+from edgechoir.tiers.statistics import preparation_of
+from edgechoir.tiers.stream import flow_of
 from edgechoir.tiers.trace import Trace
+from edgechoir.tiers.work import Desk, do
 from edgechoir.training.trainer import Trainer, available
-from edgechoir.types import FitPlan, Floats, Update
+from edgechoir.types import Floats
 
 log: Final = logging.getLogger(__name__)
+
+MAX_ROWS: Final = 64
+"""Steps named in a status document; `edgechoir pipeline list` has all."""
 
 
 class Device:
@@ -73,46 +80,45 @@ class Device:
         bundle: Bundle,
         samples: SampleStore,
         versions: ModelVersions,
-        layers: PersonalLayers | None = None,
+        vectors: KeptVectors | None = None,
     ) -> None:
-        """`layers` keeps the personal layers, and is there where the bundle has some."""
+        """`vectors` keeps what a rule leaves here and the personal layers, and is there where this
+        device trains or has such layers."""
         self.config = config
         self.host: Host
         self._bundle = bundle
         self._samples = samples
         self._versions = versions
+        self._vectors = vectors
         kept = latest(versions)
-        shared, self._personal = split(bundle.manifest, bundle.params)
-        self._held = Held(0, fingerprint(shared), shared) if kept is None else kept
-        self._layers = layers
-        stored = None if layers is None else layers.get(layout(bundle.manifest))
-        if stored is not None:
-            self._personal = stored
+        self._layers = PersonalLayers(bundle, vectors)
+        shared = self._layers.shared
+        first = Held(0, digest_of(State(shared)), shared)
+        self._held = first if kept is None else kept
         self._started_with_bundle = kept is None
         classes = bundle.manifest.task == "classification"
         self.predictor = Predictor(
             bundle.onnx,
-            self._composed(self._held.weights, self._personal),
+            self._layers.with_shared(self._held.weights),
             self._held.version,
             shape=bundle.manifest.input_shape,
             output=Output.LOGITS if classes else Output.VALUES,
-            prepare=preparation(bundle.manifest),
+            prepare=preparation_of(bundle.manifest, self._held.aux),
         )
-        self.pipeline = Pipeline(
-            make_source(config.sensor),
-            build_operators([{"op": s.op, **s.arguments} for s in config.pipeline]),
-            self.predictor,
-            [CallbackSink("publish", self._publish)] if config.predictions.publish else [],
-            self._store,
-            check=_check_of(config, bundle),
+        self._recent = Recent(
+            config.predictions.recent, bundle.manifest.input_shape, len(bundle.manifest.outputs)
         )
+        self.sinks = self._sinks()
+        self.pipeline = Pipeline(flow_of(config, self.predictor, self.sinks, self._store))
         self._trains = config.training.enabled and available()
         self._trainer = (
             Trainer(config.model.bundle, idle_timeout=config.training.idle_timeout_s)
             if self._trains
             else None
         )
+        self.ledger: Ledger
         self._trace = None if config.trace is None else Trace(config.trace.directory)
+        self._consent = Gate(config.consent, config.state)
         self._job: asyncio.Task[None] | None = None
         self._published = 0.0
         self._mark = (0, 0)
@@ -121,6 +127,14 @@ class Device:
         self._enough = asyncio.Event()
         if self._has_enough():
             self._enough.set()
+
+    def _sinks(self) -> list[Sink]:
+        sinks: list[Sink] = []
+        if self.config.predictions.publish:
+            sinks.append(CallbackSink("publish", self._publish))
+        if self.config.predictions.recent:
+            sinks.append(self._recent)
+        return sinks
 
     # ---- the stream
 
@@ -141,12 +155,14 @@ class Device:
                 await self._trainer.close()
             self.predictor.close()
 
-    async def _publish(self, answer: Answer) -> None:
+    async def _publish(self, sample: Sample) -> None:
         now = time.monotonic()
         if now - self._published < 1.0 / self.config.predictions.max_rate_hz:
             return
         self._published = now
-        sample, prediction = answer.sample, answer.prediction
+        prediction = sample.answer
+        if prediction is None:
+            return
         record = PredictionRecord(
             federation=self.config.federation,
             tier="device",
@@ -226,44 +242,49 @@ class Device:
         self._job = self.host.spawn(self._work(plan), f"round {plan.round}")
 
     async def _work(self, plan: wire.Plan) -> None:
-        if self._trainer is None:
-            self.host.happen(NoContribution(plan.round, "this device does not train"))
-            return
-        held = self._held
+        desk = Desk(
+            self._bundle,
+            self._held,
+            self._samples,
+            self._trainer,
+            self._answer,
+            self._recent.arrays if self.config.predictions.recent else None,
+            self._vectors,
+            self._layers.own,
+        )
         try:
-            x, y = await asyncio.to_thread(self._samples.training_arrays)
-            if not len(x):
-                raise TrainingError("no samples are stored")
-            w = self._composed(held.weights, self._personal)
-            figures = await self._measure(self._trainer, w)
-            fit = FitPlan(plan.epochs, plan.batch_size, plan.learning_rate, plan.seed)
-            update = await self._trainer.fit(w, x, y, fit, deadline=plan.deadline)
-            vector = self._encode(plan, update, figures)
-        except (TrainingError, BadUpdate) as error:
+            decision = await asyncio.to_thread(self._consent.decide, plan)
+            self.host.account.consent(plan.round, decision)
+            if decision.reason:
+                raise PolicyViolation(decision.reason)
+            rho, honest = self._cost(plan)
+            self.ledger.check(rho)
+            piece = await do(desk, plan)
+            vector = contribution(plan, piece, honest, os.urandom)
+            if await asyncio.to_thread(self._consent.withdrawn):
+                raise PolicyViolation(WITHDRAWN)
+            if rho is not None:
+                await asyncio.to_thread(self.ledger.charge, rho)
+        except (TrainingError, RemoteError, OperatorError) as error:
             log.warning("round %d: %s", plan.round, error)
             self.host.happen(NoContribution(plan.round, str(error)))
             return
-        self.host.happen(Contribution(plan.round, vector))
-        if update.personal is not None:
-            await self._personalise(update.personal)
-
-    async def _measure(self, trainer: Trainer, w: Floats) -> Figures:
-        """The global model on the rows held out here, before it is trained on."""
-        x, y = await asyncio.to_thread(self._samples.hold_out_arrays)
-        if not len(x):
-            return Figures()
-        result = await trainer.evaluate(w, x, y)
-        n = len(x)
-        correct = round(result.get("accuracy", 0.0) * n)
-        return Figures(n, correct, result["loss"] * n)
-
-    def _encode(self, plan: wire.Plan, update: Update, figures: Figures) -> Any:
-        encoding = encoding_of(plan)
-        noise = uniform(os.urandom(32), plan.dimension)
-        vector = encoding.encode(update.delta, update.n, figures, noise)
         if self._trace is not None:
             self._trace.write("true", str(self.config.member), vector)
-        return vector
+        self.host.happen(Contribution(plan.round, vector))
+        if piece.personal is not None:
+            await self._personalise(piece.personal, plan.round)
+
+    def _cost(self, plan: wire.Plan) -> tuple[float | None, int]:
+        """rho of taking part, None for a round without noise, and how many are honest."""
+        up = self.host.endpoint.joint.up
+        honest = 0 if up is None else honest_survivors(up, plan)
+        terms = private_terms(plan)
+        return None if terms is None else cost_of(plan, terms, honest), honest
+
+    def _answer(self, x: Floats) -> Floats:
+        """The live model's outputs [n, k] for raw samples x [n, ...]."""
+        return np.stack([one.values for one in self.predictor.predict_batch(x)])
 
     async def _exchange(self, model: wire.Model) -> None:
         """Put a newer global model in the place of the one that answers, or refuse it."""
@@ -272,42 +293,51 @@ class Device:
                 held = read_model(model, None if self._is_first(model) else self._held)
                 if held is None:
                     return
-                candidate = await self._stage(held, self._personal)
+                candidate = await self._stage(held, self._layers.own)
                 await self._keep(held)
             except RemoteError as error:
                 self.host.refuse(error)
                 return
+            await self._settle(held)
             self.predictor.commit(candidate)
             self._held = held
             self._started_with_bundle = False
         self.host.happen(ModelHeld(held.version, held.digest))
 
-    async def _personalise(self, personal: Floats) -> None:
+    async def _personalise(self, own: Floats, round_: int) -> None:
         """Answer with what the personal layers have learnt, and keep them; or leave them alone."""
         async with self._swap:
             try:
-                candidate = await self._stage(self._held, personal)
+                candidate = await self._stage(self._held, own)
             except BadModel as error:
                 log.warning("the personal layers stay as they were: %s", error)
                 return
             self.predictor.commit(candidate)
-            self._personal = personal
-            if self._layers is not None:
-                try:
-                    await asyncio.to_thread(
-                        self._layers.put, layout(self._bundle.manifest), personal, time.time()
-                    )
-                except OperatorError as error:  # used all the same, until the next start
-                    log.error("%s", error)
+            try:
+                await asyncio.to_thread(self._layers.put, own, round_)
+            except OperatorError as error:  # used all the same, until the next start
+                log.error("%s", error)
 
-    async def _stage(self, held: Held, personal: Floats) -> Candidate:
-        params = self._composed(held.weights, personal)
+    async def _stage(self, held: Held, own: Floats) -> Candidate:
+        """What would answer with the shared part of `held` and these layers. Raises BadModel."""
+        params = self._layers.with_shared(held.weights, own)
         return await asyncio.to_thread(
-            self.predictor.stage, params, held.version, fingerprint(params)
+            self.predictor.stage,
+            params,
+            held.version,
+            fingerprint(params),
+            preparation_of(self._bundle.manifest, held.aux),
         )
 
-    def _composed(self, shared: Floats, personal: Floats) -> Floats:
-        return compose(self._bundle.manifest, shared, personal)
+    async def _settle(self, held: Held) -> None:
+        """What waited to hear whether its round was counted."""
+        if self._vectors is None:
+            return
+        uploaded = self.host.journal.last_round(self.config.federation)
+        try:
+            await asyncio.to_thread(settle, self._vectors, held.round, uploaded)
+        except OperatorError as error:  # as if it had not been counted
+            log.error("%s", error)
 
     async def _keep(self, held: Held) -> None:
         try:
@@ -330,7 +360,7 @@ class Device:
     def describe(self) -> dict[str, Any]:
         """The device's own part of its status."""
         stats = self.pipeline.stats()
-        answers = stats.predictor
+        answers = self.predictor.stats()
         up = self.host.endpoint.joint.up
         dropped = sum(stats.dropped.values())
         return {
@@ -352,6 +382,19 @@ class Device:
                 "provider": answers.provider,
                 "swaps": answers.swaps,
             },
+            "pipeline": [
+                {
+                    "name": row.name,
+                    "taken": row.taken,
+                    "given": row.given,
+                    "dead": sum(row.dead.values()),
+                    "dropped": row.dropped,
+                    "mean_us": row.mean_us,
+                    "paused": row.paused,
+                }
+                for row in self.pipeline.rows()[:MAX_ROWS]
+            ],
+            "privacy": self.ledger.describe(),
             "training": {
                 "available": self._trains,
                 **self._training(),
@@ -368,11 +411,3 @@ class Device:
             "fits": stats.fits,
             "seconds": round(stats.fit_seconds, 4),
         }
-
-
-def _check_of(config: DeviceConfig, bundle: Bundle) -> Check:
-    """The sensor's declaration. Operators may change the shape, so only without them must a raw
-    sample have the model's; the model refuses a wrong one in any case."""
-    check = config.sensor.check
-    shape = None if config.pipeline else bundle.manifest.input_shape
-    return Check(shape, check.min, check.max, check.missing, check.fill)

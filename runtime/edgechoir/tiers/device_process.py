@@ -5,12 +5,15 @@ import time
 from edgechoir.bundle.load import load_bundle
 from edgechoir.config.tiers import DeviceConfig
 from edgechoir.store.outbox import Outbox
-from edgechoir.store.personal import PersonalLayers
 from edgechoir.store.samples import SampleStore
+from edgechoir.store.vectors import KeptVectors
 from edgechoir.store.versions import ModelVersions
+from edgechoir.tiers.control import controlled
 from edgechoir.tiers.device import Device
 from edgechoir.tiers.host import fatal_is_plain
+from edgechoir.tiers.ledger import Ledger, Owner
 from edgechoir.tiers.process import OpenLink, host_of, link_of, state_held
+from edgechoir.tiers.requests import Requests
 from edgechoir.transport.spool import Spool
 
 
@@ -27,25 +30,29 @@ async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> Non
             max_bytes=config.sensor.store.bytes,
         )
         versions = ModelVersions(config.state / "models.db")
-        layers = PersonalLayers(config.state / "personal.db") if manifest.personal else None
+        keeps = config.training.enabled or manifest.personal
+        vectors = KeptVectors(config.state / "kept.db") if keeps else None
         outbox = (
             Outbox(config.state / "outbox.db", config.predictions.keep_bytes)
             if config.predictions.keep_offline
             else None
         )
         try:
-            device = Device(config, bundle, samples, versions, layers)
+            device = Device(config, bundle, samples, versions, vectors)
             async with host_of(config, device.describe, device.handle, open_link) as host:
                 device.host = host
+                privacy = config.privacy
+                owner = Owner(privacy.require, privacy.max_epsilon, privacy.delta)
+                device.ledger = Ledger(host.journal, config.federation, owner)
                 if outbox is not None:
                     keep = config.predictions.keep_hours * 3600
-                    host.spool = Spool(host.link, outbox, keep, time.time)
-                async with fatal_is_plain():
+                    host.spool = Spool(host.link, outbox, keep, time.time, time.monotonic)
+                async with fatal_is_plain(), controlled(config.state, Requests(device).answer):
                     await device.run()
         finally:
             samples.close()
             versions.close()
-            if layers is not None:
-                layers.close()
+            if vectors is not None:
+                vectors.close()
             if outbox is not None:
                 outbox.close()

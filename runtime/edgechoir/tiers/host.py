@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from edgechoir.errors import (
     OperatorError,
     RemoteError,
 )
+from edgechoir.identity.certificate import Root
+from edgechoir.identity.revocation import Revocations
 from edgechoir.monitor.health import health, usage
 from edgechoir.monitor.status import MemberState, Status, parse_at
 from edgechoir.rounds.endpoint import Endpoint, Outcome, Outgoing
@@ -40,11 +42,13 @@ from edgechoir.rounds.events import (
 from edgechoir.rounds.participant import Phase
 from edgechoir.secagg.masking import expand_mask
 from edgechoir.store.journal import RoundJournal
+from edgechoir.tiers.account import Account
 from edgechoir.tiers.claim import Claim
 from edgechoir.tiers.letters import Letters
 from edgechoir.tiers.place import Place, base_status
+from edgechoir.tiers.revoked import Revoked
 from edgechoir.transport.blobs import Assembler
-from edgechoir.transport.link import Link, Message
+from edgechoir.transport.link import Link, Message, Priority
 from edgechoir.transport.receiver import Receiver
 from edgechoir.transport.sender import Sender
 from edgechoir.transport.spool import Spool
@@ -72,6 +76,14 @@ REFUSALS_LOGGED: Final = 20
 """Refusals of one reason that are logged in full; after that every hundredth."""
 
 
+class Keeps(Protocol):
+    """What runs beside a host and has something to say in its status."""
+
+    async def run(self) -> None: ...
+
+    def figures(self) -> dict[str, Any]: ...
+
+
 class Host:
     """The parts of a tier's process that do not depend on the tier.
 
@@ -85,6 +97,8 @@ class Host:
         link: Link,
         endpoint: Endpoint,
         journal: RoundJournal,
+        account: Account,
+        root: Root,
         describe: Callable[[], dict[str, Any]],
         handle: Callable[[Outcome], None],
     ) -> None:
@@ -92,10 +106,13 @@ class Host:
         self.endpoint = endpoint
         self.link = link
         self.journal = journal
+        self.account = account
         self.started = time.time()
         self._began = time.monotonic()
         self._usage = usage(self._began)
         self.received = 0
+        self.upkeep: Keeps | None = None
+        """Looks after the certificate, beside everything else."""
         self.tap: Callable[[bytes], None] | None = None
         """Is shown every message that comes up, for a trace."""
         self.spool: Spool | None = None
@@ -103,6 +120,7 @@ class Host:
         self._describe = describe
         self._handle = handle
         self._assembler = Assembler(MAX_BLOB, max_open=64, max_total_bytes=2 * MAX_BLOB)
+        self.revocations = Revoked(root, place.federation, journal)
         self._transfers = Transfers(
             link,
             Sender(),
@@ -132,6 +150,10 @@ class Host:
         async with asyncio.TaskGroup() as group:
             self._group = group
             try:
+                if self.revocations.held is not None:
+                    self._go_by(self.revocations.held)
+                if self.upkeep is not None:
+                    group.create_task(self.upkeep.run(), name="upkeep")
                 group.create_task(self._transfers.run(), name="transfers")
                 if self.spool is not None:
                     group.create_task(self.spool.run(self.alone), name="spool")
@@ -153,7 +175,7 @@ class Host:
         group.create_task(self._restore(), name="restore")
         if place.parent is not None:
             await self._watch(place.parent)
-            for channel in ("model", "roster", "plan"):
+            for channel in ("model", "roster", "plan", "revoked"):
                 await self._subscribe(
                     channel_filter(place.federation, channel, place.parent).replace("/#", "/+")
                 )
@@ -169,7 +191,8 @@ class Host:
 
     def happen(self, event: Event) -> None:
         """Step the state machines by an event of this process's own."""
-        self._carry_out(self.endpoint.handle(event, time.time()))
+        self.account.happened(event)
+        self._carry_out(self.endpoint.handle(event, time.time()), str(self.place.me))
 
     def set_alarm(self, name: str, wake: float | None, ring: Callable[[], None]) -> None:
         """Call `ring` at `wake` (unix seconds), in place of what this alarm was set to before."""
@@ -200,7 +223,7 @@ class Host:
             try:
                 self._take(message)
             except RemoteError as error:
-                self.refuse(error)
+                self.refuse(error, _writer(message.topic))
 
     def _take(self, message: Message) -> None:
         if not message.payload:
@@ -216,15 +239,20 @@ class Host:
                 for whole in self._transfers.take(message.topic, message.payload):
                     self._receive(where, whole, retained=message.retained)
             return
-        blob = self._assembler.feed(where.stream, message.payload, time.time())
-        if blob is not None and not self._comes_again(where, blob):
+        blob = self._assembler.feed(where.stream, message.payload, time.monotonic())
+        if blob is None or self._comes_again(where, blob):
+            return
+        if where.channel == "revoked":
+            self.take_revocations(blob, str(where.sender))
+        else:
             self._receive(where, blob, retained=message.retained)
 
     def _receive(self, where: Topic, blob: bytes, *, retained: bool) -> None:
         self.received += len(blob)
         if self.tap is not None and where.channel == "up":
             self.tap(blob)
-        self._carry_out(self.endpoint.receive(blob, time.time(), retained=retained))
+        outcomes = self.endpoint.receive(blob, time.time(), retained=retained)
+        self._carry_out(outcomes, str(where.sender))
 
     def _comes_again(self, where: Topic, blob: bytes) -> bool:
         """A broker gives what it retains with every new subscription: that is no replay."""
@@ -233,9 +261,10 @@ class Host:
         self._taken[where.stream] = digest
         return before == digest
 
-    def _carry_out(self, outcomes: list[Outcome]) -> None:
+    def _carry_out(self, outcomes: list[Outcome], peer: str) -> None:
         record: Record | None = None
         for outcome in outcomes:
+            self.account.happened(outcome)
             match outcome:
                 case Record():
                     record = outcome
@@ -245,12 +274,33 @@ class Host:
                 case ExpandMask():
                     self.spawn(self._expand(outcome), f"mask of round {outcome.round}")
                 case Refused(error):
-                    self._log_refusal(error)
+                    self._log_refusal(error, peer)
                 case _:
                     self._handle(outcome)
         self.set_alarm("endpoint", self.endpoint.joint.wake, lambda: self.happen(Tick()))
         self._watch_children()
         self.changed()
+
+    def take_revocations(self, data: bytes, source: str) -> None:
+        """Go by a list of revoked certificates, if it is the CA's and newer than the one held.
+
+        Raises RemoteError.
+        """
+        given = self.revocations.take(data)
+        if given is None:
+            return
+        log.info("%d certificates are revoked, says list %d", len(given.serials), given.number)
+        self.account.audit.record(
+            "revocations", number=given.number, revoked=len(given.serials), source=source
+        )
+        self.spawn(self.revocations.keep(), "keep revocations")
+        self._go_by(given)
+
+    def _go_by(self, held: Revocations) -> None:
+        outcomes = self.endpoint.revoke(held.serials, time.time())
+        self._carry_out(outcomes, str(self.place.me))
+        if self.endpoint.joint.down is not None:
+            self.letters.put(Outgoing("revoked", "", held.der))
 
     async def _expand(self, wanted: ExpandMask) -> None:
         """Make a mask in a thread, while the work that it will cover goes on."""
@@ -260,13 +310,14 @@ class Host:
         )
         self.happen(MaskReady(wanted.round, mask))
 
-    def refuse(self, error: RemoteError) -> None:
-        """Count and log what a peer got wrong."""
+    def refuse(self, error: RemoteError, peer: str = "") -> None:
+        """Count and log what a peer got wrong; `peer` is the member, where it is known."""
         self.endpoint.drops[error.reason] += 1
-        self._log_refusal(error)
+        self._log_refusal(error, peer)
         self.changed()
 
-    def _log_refusal(self, error: RemoteError) -> None:
+    def _log_refusal(self, error: RemoteError, peer: str) -> None:
+        self.account.refused(error, peer)
         count = self.endpoint.drops[error.reason]
         if count <= REFUSALS_LOGGED or count % 100 == 0:
             log.warning("refused (%s, %d so far): %s", error.reason, count, error)
@@ -376,7 +427,9 @@ class Host:
         if not self.alone.is_set():
             return
         try:
-            await self.link.publish(where, document, qos=qos, timeout=10)
+            await self.link.publish(
+                where, document, qos=qos, priority=Priority.DOCUMENT, timeout=10
+            )
         except LinkError as error:
             log.debug("could not publish %s: %s", channel, error)
 
@@ -427,11 +480,22 @@ class Host:
                     "reconnects": counters.reconnects,
                     "bytes_up": counters.bytes_up,
                     "bytes_down": counters.bytes_down,
+                    "dropped": counters.dropped + counters.crowded_out,
                 },
+                "certificate": None if self.upkeep is None else self.upkeep.figures(),
+                "audit": self.account.audit.figures(),
                 "spool": None if self.spool is None else self.spool.figures(),
                 "health": health(self._began, before, self._usage),
             }
         )
+
+
+def _writer(text: str) -> str:
+    """The member that may write to a topic; nobody for one that is none of ours."""
+    try:
+        return str(parse(text).sender)
+    except Malformed:
+        return ""
 
 
 @asynccontextmanager

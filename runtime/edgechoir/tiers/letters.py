@@ -4,10 +4,14 @@ Nothing leaves before this process is alone. A round is written down before the 
 its pads leaves; where the queue is too full for an upload, its record goes with it. What a broker
 retains for others is published again whenever the connection is back: one without persistence comes
 back empty, and who joins then would wait in vain.
+
+Models go beside the rest, the latest alone: on a slow link one takes minutes, and what a round says
+meanwhile must not wait for it. Who gets a plan before its model waits for that.
 """
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final
 
@@ -63,6 +67,9 @@ class Letters:
         self._joint = endpoint.joint
         self._drops = endpoint.drops
         self._letters: asyncio.Queue[_Letter] = asyncio.Queue(MAX_WAITING)
+        self._model: Outgoing | None = None
+        """The latest that has not begun to leave."""
+        self._model_there = asyncio.Event()
         self._retained: dict[str, Outgoing] = {}
         """The latest of each channel that the broker keeps for us."""
         self._chunks: dict[str, int] = {}
@@ -72,6 +79,10 @@ class Letters:
         """Queue a message; `record` is written down before it leaves."""
         if out.channel in BULK_CHANNELS:
             self._retained[out.channel] = out
+        if out.channel == "model":
+            self._model = out
+            self._model_there.set()
+            return
         if self._letters.full():
             self._letters.get_nowait()
             self._drops["outbox_full"] += 1
@@ -82,18 +93,34 @@ class Letters:
 
     async def run(self) -> None:
         """Send until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._run_models(), name="models")
+            while True:
+                letter = await self._letters.get()
+                await self._connected()
+                if letter.record is not None:
+                    await self._write_down(letter.record)
+                await self._try(self._send(letter))
+
+    async def _run_models(self) -> None:
         while True:
-            letter = await self._letters.get()
-            async for state in self._link.changes():
-                if state.connected:
-                    break
-            if letter.record is not None:
-                await self._write_down(letter.record)
-            try:
-                await self._send(letter)
-            except LinkError as error:
-                self._drops["unsent"] += 1
-                log.warning("%s", error)
+            await self._model_there.wait()
+            await self._connected()
+            self._model_there.clear()
+            if (model := self._model) is not None:
+                await self._try(self._retain(model))
+
+    async def _connected(self) -> None:
+        async for state in self._link.changes():
+            if state.connected:
+                return
+
+    async def _try(self, sending: Awaitable[None]) -> None:
+        try:
+            await sending
+        except LinkError as error:
+            self._drops["unsent"] += 1
+            log.warning("%s", error)
 
     async def clear(self) -> None:
         """What an earlier process left with the broker belongs to rosters that are gone."""
@@ -121,26 +148,31 @@ class Letters:
 
     async def _send(self, letter: _Letter) -> None:
         place, out = self._place, letter.out
+        if out.channel not in PAIR_CHANNELS:
+            await self._retain(out)
+            return
         self.sent += len(out.data)
-        if out.channel in PAIR_CHANNELS:
-            peer = place.parent if out.channel == "up" else None
-            member = out.member if peer is None else str(peer.member)
-            if not member:
-                return
-            where = str(topic(place.federation, place.me, out.channel, member))
-            await self._transfers.room(where, ROOM_S)
-            sent = self._transfers.start(where, out.data, letter.seconds)
-            sent.add_done_callback(self._count)
-        else:
-            where = str(topic(place.federation, place.me, out.channel))
-            self._chunks[where] = await send_blob(
-                self._link,
-                where,
-                out.data,
-                retain=True,
-                per_chunk_topic=True,
-                stale_chunks=self._chunks.get(where, 0),
-            )
+        peer = place.parent if out.channel == "up" else None
+        member = out.member if peer is None else str(peer.member)
+        if not member:
+            return
+        where = str(topic(place.federation, place.me, out.channel, member))
+        await self._transfers.room(where, ROOM_S)
+        sent = self._transfers.start(where, out.data, letter.seconds)
+        sent.add_done_callback(self._count)
+
+    async def _retain(self, out: Outgoing) -> None:
+        """Publish to all who take part, now or later."""
+        self.sent += len(out.data)
+        where = str(topic(self._place.federation, self._place.me, out.channel))
+        self._chunks[where] = await send_blob(
+            self._link,
+            where,
+            out.data,
+            retain=True,
+            per_chunk_topic=True,
+            stale_chunks=self._chunks.get(where, 0),
+        )
 
     def _count(self, sent: asyncio.Future[Sent]) -> None:
         reason = None if sent.cancelled() else UNDELIVERED.get(sent.result())

@@ -1,25 +1,30 @@
 """The global model as it comes down the tree: checked, kept, and never taken backwards."""
 
-import hashlib
 import sqlite3
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from edgechoir import wire
 from edgechoir.errors import BadModel, OperatorError, Replayed
+from edgechoir.learning.rules.choose import MEMORY
+from edgechoir.learning.state import State, digest, digest_of
 from edgechoir.store.versions import ModelVersions
 from edgechoir.types import Floats
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The version in use here; `weights` [d] are read-only."""
+    """The version in use here; `weights` [d] and what goes with them in `aux` are read-only.
+    `round` is the one that made it, as far as it is known."""
 
     version: int
     digest: bytes
     weights: Floats
+    aux: Mapping[str, Floats] = field(default_factory=dict)
+    round: int = 0
 
 
 def read_model(model: wire.Model, held: Held | None) -> Held | None:
@@ -27,26 +32,43 @@ def read_model(model: wire.Model, held: Held | None) -> Held | None:
 
     Raises BadModel (hash, length, values that are not finite) or Replayed (an older version).
     """
-    if hashlib.sha256(model.params).digest() != model.digest:
+    aux = dict(model.aux)
+    if digest(model.params, aux) != model.digest or len(aux) != len(model.aux):
         raise BadModel(f"model version {model.version} does not have the hash it claims")
     if held is not None and model.version <= held.version:
         if model.version == held.version and model.digest == held.digest:
             return None
         raise Replayed(f"model version {model.version}, version {held.version} is in use")
-    if len(model.params) % 4 or not model.params:
-        raise BadModel(f"model of {len(model.params)} bytes is no float32 vector")
-    weights = np.frombuffer(model.params, "<f4")
+    weights = _vector(model, "params", model.params)
     if held is not None and len(weights) != len(held.weights):
         raise BadModel(f"model of {len(weights)} weights, expected {len(held.weights)}")
-    if not np.isfinite(weights).all():
-        raise BadModel(f"model version {model.version} has values that are not finite")
-    return Held(model.version, model.digest, weights)
+    vectors = {name: _vector(model, name, data) for name, data in aux.items()}
+    return Held(model.version, model.digest, weights, vectors, model.round)
 
 
-def keep(versions: ModelVersions, held: Held, metrics: dict[str, float]) -> None:
-    """Store a version for the next start. Raises BadModel, or OperatorError (a full disk)."""
+def _vector(model: wire.Model, name: str, data: bytes) -> Floats:
+    if len(data) % 4 or not data:
+        raise BadModel(f"{name} of model version {model.version}: {len(data)} bytes of float32")
+    vector = np.frombuffer(data, "<f4")
+    if not np.isfinite(vector).all():
+        raise BadModel(f"{name} of model version {model.version} has values that are not finite")
+    return vector
+
+
+def keep(
+    versions: ModelVersions,
+    held: Held,
+    metrics: dict[str, float],
+    memory: Mapping[str, Floats] | None = None,
+) -> None:
+    """Store a version, at the root with its rule's memory, for the next start.
+
+    Raises BadModel, or OperatorError (a full disk).
+    """
+    remembered = {MEMORY + name: vector for name, vector in (memory or {}).items()}
     try:
-        versions.put(held.version, held.weights, metrics, time.time())
+        extra = {**held.aux, **remembered}
+        versions.put(held.version, held.weights, metrics, time.time(), extra)
     except sqlite3.Error as error:
         raise OperatorError(
             f"model version {held.version} cannot be kept: {error}; check the disk"
@@ -56,4 +78,14 @@ def keep(versions: ModelVersions, held: Held, metrics: dict[str, float]) -> None
 def latest(versions: ModelVersions) -> Held | None:
     """The version to start with, if one was kept."""
     stored = versions.latest()
-    return None if stored is None else Held(stored.version, stored.digest, stored.params)
+    if stored is None:
+        return None
+    aux = {name: v for name, v in stored.extra.items() if not name.startswith(MEMORY)}
+    return Held(stored.version, digest_of(State(stored.params, aux)), stored.params, aux)
+
+
+def memory_of(versions: ModelVersions) -> dict[str, Floats]:
+    """What the rule of the latest version remembered."""
+    stored = versions.latest()
+    found = {} if stored is None else stored.extra
+    return {name.removeprefix(MEMORY): v for name, v in found.items() if name.startswith(MEMORY)}

@@ -1,5 +1,6 @@
 """From a configuration to the parts of a running process: identity, journal, link, endpoint."""
 
+import asyncio
 import fcntl
 import os
 import time
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from edgechoir import __version__
 from edgechoir.config.tiers import (
     CloudConfig,
     DeviceConfig,
@@ -17,7 +19,9 @@ from edgechoir.config.tiers import (
     NodeConfig,
 )
 from edgechoir.errors import OperatorError
-from edgechoir.fleet.enrolment import Member, load_member
+from edgechoir.fleet.audit import Audit
+from edgechoir.fleet.audit_files import DIRECTORY, AuditFiles, Bounds
+from edgechoir.fleet.enrolment import Member, endpoint_of, load_member
 from edgechoir.identity.envelope import Signer, Verifier
 from edgechoir.identity.gate import Gate
 from edgechoir.identity.policy import Policy
@@ -28,9 +32,11 @@ from edgechoir.rounds.endpoint import Endpoint, Outcome
 from edgechoir.rounds.joint import Joint
 from edgechoir.rounds.participant import Participant
 from edgechoir.store.journal import RoundJournal
+from edgechoir.tiers.account import Account
 from edgechoir.tiers.host import MAX_BLOB, Host
 from edgechoir.tiers.place import Place, base_status, new_instance
 from edgechoir.tiers.processor import keystream_of, processor_features
+from edgechoir.tiers.upkeep import Upkeep
 from edgechoir.transport.link import Link, Will
 from edgechoir.transport.mqtt import MqttLink, MqttSettings, TlsFiles
 from edgechoir.transport.topics import topic
@@ -62,25 +68,45 @@ async def host_of(
         keep_alive=config.broker.keep_alive_s,
     )
     journal = RoundJournal(config.state / "journal.db")
+    audit: Audit | None = None
     try:
+        audit = audit_of(config, member)
+        account = Account(audit)
+        account.begin(instance, __version__, str(place.parent or "") or None, member.policy)
+        verifier = Verifier(member.root, config.federation, MAX_BLOB)
         endpoint = Endpoint(
-            _joint(config, member, place, journal),
+            _joint(config, member, place, journal, verifier),
             Signer(member.key, member.certificate, instance),
-            Verifier(member.root, config.federation, MAX_BLOB),
+            verifier,
             Gate(MAX_PEERS),
             os.urandom,
         )
         async with open_link(config, member, will_of(place)) as link:
-            host = Host(place, link, endpoint, journal, describe, handle)
+            host = Host(place, link, endpoint, journal, account, member.root, describe, handle)
+            url = endpoint_of(config.identity, config.enrolment_url)
+            host.upkeep = Upkeep(host, member, url)
             try:
                 yield host
             finally:
                 await host.farewell()
     finally:
         journal.close()
+        if audit is not None:
+            audit.record("stopped")
+            await asyncio.to_thread(audit.close)
 
 
-def _joint(config: TierConfig, member: Member, place: Place, journal: RoundJournal) -> Joint:
+def audit_of(config: TierConfig, member: Member) -> Audit:
+    """The member's audit log, in its state directory. Raises OperatorError."""
+    bounds = Bounds(config.audit.file_bytes, config.audit.files)
+    now = time.time()
+    directory = config.state / DIRECTORY
+    return Audit(AuditFiles(directory, member.key, member.certificate, bounds, now), time.time)
+
+
+def _joint(
+    config: TierConfig, member: Member, place: Place, journal: RoundJournal, verifier: Verifier
+) -> Joint:
     """Both ends, going on from the last round and epoch in which a pad was spent."""
     last_round = journal.last_round(config.federation)
     up = down = None
@@ -90,7 +116,7 @@ def _joint(config: TierConfig, member: Member, place: Place, journal: RoundJourn
             place.me,
             place.parent,
             member.key,
-            Verifier(member.root, config.federation, MAX_BLOB),
+            verifier,
             tightened(member.policy, config),
         )
         last_epoch = journal.last_epoch(config.federation)
@@ -107,7 +133,7 @@ def _joint(config: TierConfig, member: Member, place: Place, journal: RoundJourn
         us = aggregator.Self(
             config.federation,
             place.me,
-            Verifier(member.root, config.federation, MAX_BLOB),
+            verifier,
             limits,
             keystream_of(rounds.keystream, processor_features()),
         )

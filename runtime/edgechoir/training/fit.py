@@ -1,8 +1,6 @@
-"""Plain SGD on the flat vector, and the measures of how well a vector does.
+"""SGD on the flat vector, step by step as `step` says, and the measures of how well a vector does.
 
-    w <- w - learning_rate * gradient of the mean loss over a minibatch
-
-No momentum and no state between rounds: what a device learns leaves it in the update alone.
+No state is kept between rounds here: what a device learns leaves it in the update alone.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,12 +10,13 @@ from typing import Final, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as losses
 
 from edgechoir.bundle.load import Bundle
-from edgechoir.bundle.manifest import LossName, Manifest, Targets, prepare
+from edgechoir.bundle.manifest import Manifest, Targets, prepare
 from edgechoir.errors import TrainingError
 from edgechoir.training.interpret import Program, compile_graph, run
+from edgechoir.training.loss import loss_of
+from edgechoir.training.step import Step
 from edgechoir.types import FitPlan, Floats, Update
 
 _ROWS: Final = 256
@@ -48,12 +47,34 @@ class Model:
         }
         return cls(compile_graph(bundle.graph), manifest, flat, params)
 
+    def parts(self, vector: Floats, what: str) -> list[Tensor]:
+        """The part of a vector [d] that belongs to each parameter. Raises TrainingError."""
+        if vector.shape != (self.manifest.size,) or not np.isfinite(vector).all():
+            raise TrainingError(
+                f"{what} of shape {vector.shape}, expected ({self.manifest.size},) finite numbers"
+            )
+        flat = torch.from_numpy(np.array(vector, np.float32))
+        return [flat[p.offset : p.offset + p.size].view(p.shape) for p in self.manifest.parameters]
+
     def __call__(self, x: Tensor, *, training: bool) -> Tensor:
         return run(self.program, self.params, x, training=training)
 
 
-def fit(bundle: Bundle, w: Floats, x: Floats, y: Targets, plan: FitPlan) -> Update:
+def fit(
+    bundle: Bundle,
+    w: Floats,
+    x: Floats,
+    y: Targets,
+    plan: FitPlan,
+    *,
+    anchor: Floats | None = None,
+    shift: Floats | None = None,
+) -> Update:
     """Train from w [d] on raw samples x [n, *input_shape] with targets y as `plan` says.
+
+    `anchor` [d] is where the proximal term pulls to, w itself without one; `shift` [d] is added to
+    every gradient. Either may be of the shared part alone, [s]: personal layers are then pulled to
+    where they began, and shifted by nothing.
 
     y is [n] class numbers, or [n, outputs] for a regression. The update's metrics are "loss" and
     the manifest's metric of the *given* weights over these rows (so that their mean over the
@@ -66,7 +87,9 @@ def fit(bundle: Bundle, w: Floats, x: Floats, y: Targets, plan: FitPlan) -> Upda
     model = Model.of(bundle, w)
     samples, targets = _tensors(bundle.manifest, x, y)
     metrics = _measure(model, samples, targets)
-    leaves = [tensor.requires_grad_() for tensor in model.params.values()]
+    anchor = w if anchor is None else _whole(bundle.manifest, anchor, w)
+    shift = None if shift is None else _whole(bundle.manifest, shift, np.zeros_like(w))
+    step = _step_of(model, plan, anchor, shift)
     order = np.random.default_rng(plan.seed)
     steps, total = 0, 0.0
     with torch.random.fork_rng(devices=[]):
@@ -75,12 +98,10 @@ def fit(bundle: Bundle, w: Floats, x: Floats, y: Targets, plan: FitPlan) -> Upda
             total = 0.0
             for rows in _batches(order.permutation(len(samples)), plan.batch_size):
                 output = model(samples[rows], training=True)
-                loss = _loss(bundle.manifest.loss, output, targets[rows])
-                gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+                loss = loss_of(bundle.manifest.loss, output, targets[rows])
+                gradients = torch.autograd.grad(loss, step.leaves, allow_unused=True)
                 with torch.no_grad():
-                    for leaf, gradient in zip(leaves, gradients, strict=True):
-                        if gradient is not None:
-                            leaf.sub_(gradient, alpha=plan.learning_rate)
+                    step(gradients)
                 steps += 1
                 total += loss.item() * len(rows)
             if not np.isfinite(total):
@@ -92,6 +113,19 @@ def fit(bundle: Bundle, w: Floats, x: Floats, y: Targets, plan: FitPlan) -> Upda
     shared = bundle.manifest.shared
     personal = trained[shared:] if shared < len(trained) else None
     return Update(trained[:shared] - w[:shared], len(samples), steps, metrics, personal)
+
+
+def _whole(manifest: Manifest, vector: Floats, otherwise: Floats) -> Floats:
+    """`vector` [d] as it is; one [s] followed by the personal part of `otherwise` [d]."""
+    short = vector.shape == (manifest.shared,)
+    return np.concatenate([vector, otherwise[manifest.shared :]]) if short else vector
+
+
+def _step_of(model: Model, plan: FitPlan, anchor: Floats, shift: Floats | None) -> Step:
+    """The step over a model's parameters. Raises TrainingError."""
+    leaves = [tensor.requires_grad_() for tensor in model.params.values()]
+    anchors = model.parts(anchor, "anchor") if plan.proximal else ()
+    return Step(plan, leaves, anchors, () if shift is None else model.parts(shift, "shift"))
 
 
 def evaluate(bundle: Bundle, w: Floats, x: Floats, y: Targets) -> dict[str, float]:
@@ -122,7 +156,7 @@ def _measure(model: Model, samples: Tensor, targets: Tensor) -> dict[str, float]
     with torch.no_grad():
         for x, y in zip(torch.split(samples, _ROWS), torch.split(targets, _ROWS), strict=True):
             output = model(x, training=False)
-            loss += _loss(model.manifest.loss, output, y).item() * len(x)
+            loss += loss_of(model.manifest.loss, output, y).item() * len(x)
             if model.manifest.metric == "accuracy":
                 metric += (output.argmax(1) == y).sum().item()
             else:
@@ -132,16 +166,6 @@ def _measure(model: Model, samples: Tensor, targets: Tensor) -> dict[str, float]
     if not np.isfinite([loss, value]).all():
         raise TrainingError(f"the given weights have loss {loss / n} on these samples")
     return {"loss": loss / n, model.manifest.metric: value}
-
-
-def _loss(name: LossName, output: Tensor, target: Tensor) -> Tensor:
-    match name:
-        case "cross_entropy":
-            return losses.cross_entropy(output, target)
-        case "mse":
-            return losses.mse_loss(output, target)
-        case "huber":
-            return losses.huber_loss(output, target)
 
 
 def _batches(order: np.ndarray[tuple[int], np.dtype[np.int64]], size: int) -> Iterator[Tensor]:
@@ -181,6 +205,12 @@ def _check_plan(plan: FitPlan) -> None:
         raise TrainingError(f"batch size {plan.batch_size}, expected 1 or more")
     if not (plan.learning_rate > 0 and np.isfinite(plan.learning_rate)):
         raise TrainingError(f"learning rate {plan.learning_rate}, expected above 0")
+    if not 0 <= plan.momentum < 1:
+        raise TrainingError(f"momentum {plan.momentum}, expected 0 to below 1")
+    for name in ("weight_decay", "max_gradient_norm", "proximal"):
+        value = getattr(plan, name)
+        if not (value >= 0 and np.isfinite(value)):
+            raise TrainingError(f"{name} {value}, expected 0 or more")
     if not 0 <= plan.seed < 2**63:
         raise TrainingError(f"seed {plan.seed}, expected 0 to 2^63 - 1")
 

@@ -97,10 +97,19 @@ class Trainer:
         await self._job(None, deadline)
 
     async def fit(
-        self, w: Floats, x: Floats, y: Targets, plan: FitPlan, *, deadline: float | None = None
+        self,
+        w: Floats,
+        x: Floats,
+        y: Targets,
+        plan: FitPlan,
+        *,
+        deadline: float | None = None,
+        **beside: Floats,
     ) -> Update:
-        """Train from w [d] on raw samples x [n, ...] and targets y; see fit.fit."""
-        frame = Frame({"op": "fit", "plan": asdict(plan)}, _arrays(w, x, y))
+        """Train from w [d] on raw samples x [n, ...] and targets y; see fit.fit, which also says
+        what may be given `beside` them."""
+        extra = {name: vector.astype(np.float32, copy=False) for name, vector in beside.items()}
+        frame = Frame({"op": "fit", "plan": asdict(plan)}, {**_arrays(w, x, y), **extra})
         answer = await self._job(frame, deadline)
         delta = answer.arrays.get("delta")
         match answer.fields:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgechoir.errors import LinkError, LocalError, Malformed
-from edgechoir.transport.link import Link
+from edgechoir.transport.link import Link, Priority
 from edgechoir.transport.topics import MAX_LENGTH
 
 LIMIT: Final = 131072
@@ -245,21 +245,22 @@ async def send_blob(
     `timeout` seconds; the chunks before it stay where they are, sending again is safe.
     """
     gate = asyncio.Semaphore(window)
-    count = 0
+    chunks = Chunks(data)
+    priority = Priority.BULK if chunks.count > 1 else Priority.CONTROL
 
     async def send(to: str, payload: bytes) -> None:
         try:
-            await link.publish(to, payload, retain=retain, qos=1, timeout=timeout)
+            await link.publish(
+                to, payload, retain=retain, qos=1, priority=priority, timeout=timeout
+            )
         finally:
             gate.release()
 
     def jobs() -> Iterator[tuple[str, bytes]]:
-        nonlocal count
-        for index, chunk in enumerate(split(data)):
-            count = index + 1
-            yield (f"{topic}/{index}" if per_chunk_topic else topic), chunk
+        for index in range(chunks.count):
+            yield (f"{topic}/{index}" if per_chunk_topic else topic), chunks[index]
         if per_chunk_topic and retain:
-            for index in range(count, stale_chunks):
+            for index in range(chunks.count, stale_chunks):
                 yield f"{topic}/{index}", b""
 
     try:
@@ -272,4 +273,4 @@ async def send_blob(
         if isinstance(first, LinkError):
             raise LinkError(f"blob of {len(data)} bytes to {topic}: {first}") from first
         raise first from None
-    return count
+    return chunks.count

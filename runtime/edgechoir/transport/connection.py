@@ -79,6 +79,8 @@ class Handlers:
     arrived: Callable[[Arrival], None]
     published: Callable[[int, LinkError | None], None]
     subscribed: Callable[[str, LinkError | None], None]
+    drained: Callable[[], None]
+    """The kernel has taken all that was published so far."""
 
 
 def _properties(packet_type: int) -> Properties:
@@ -99,6 +101,10 @@ class _Codec(paho.Client):
         )
         self._stream = stream
         self.max_inflight_messages = 65535  # the window is ours
+
+    def ping_every(self, seconds: int) -> None:
+        """Ask the broker for a sign of life after so much silence, and wait as long for it."""
+        self._keepalive = max(1, seconds)
 
     def _create_socket(self) -> Stream:
         return self._stream
@@ -166,8 +172,13 @@ class Connection:
         )
         self._codec.reconnect()
         self.resume_reading()
-        self._timer = self._loop.call_later(settings.keepalive / 4, self._tick)
+        self._timer = self._loop.call_later(settings.keepalive / 8, self._tick)
         return await self._greeted
+
+    @property
+    def congested(self) -> bool:
+        """Is there something that the kernel has not taken yet?"""
+        return self._codec.want_write()
 
     def publish(self, publish: Publish) -> int:
         """Queue a PUBLISH and give its packet id. Raises LinkError: this broker cannot take it."""
@@ -227,15 +238,15 @@ class Connection:
         if not self._leaving:
             self._stream.abort()
 
-    async def say_goodbye(self, timeout: float) -> None:
-        """Disconnect so that the broker sends no will and forgets the session."""
+    async def say_goodbye(self, timeout: float, session: int = 0) -> None:
+        """Disconnect so that the broker sends no will, and keeps the session for `session` s."""
         if self.lost.done():
             return
         self._leaving = True
         properties = None
         if self._mqtt5:
             properties = _properties(PacketTypes.DISCONNECT)
-            properties.SessionExpiryInterval = 0
+            properties.SessionExpiryInterval = session
         try:
             async with asyncio.timeout(timeout):
                 self._codec.disconnect(properties=properties)
@@ -274,6 +285,7 @@ class Connection:
             return
         if not self._codec.want_write():
             self._stop_writing()
+            self._handlers.drained()
         elif not self._writing:
             self._writing = True
             self._loop.add_writer(self._stream.fileno(), self._write)
@@ -289,7 +301,7 @@ class Connection:
         if self._reading:
             self._codec.loop_misc()
         if not self.lost.done():
-            self._timer = self._loop.call_later(self._settings.keepalive / 4, self._tick)
+            self._timer = self._loop.call_later(self._settings.keepalive / 8, self._tick)
 
     def _acknowledge(self, packet_id: int) -> None:
         if not self.lost.done():
@@ -310,6 +322,8 @@ class Connection:
                 self.window = min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))
                 self._max_packet = getattr(properties, "MaximumPacketSize", None)
                 self._retains = bool(getattr(properties, "RetainAvailable", 1))
+            # Silence, then no answer, each noticed at the next tick: within the keep-alive.
+            self._codec.ping_every(min(self._settings.keepalive, self._codec.keepalive) // 3)
             self._greeted.set_result(flags.session_present)
         elif reason.getName() == "Unsupported protocol version":
             self._greeted.set_exception(ProtocolRefusedError(self._refusal(reason)))

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from enum import IntEnum
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -25,6 +26,16 @@ class Message:
     topic: str
     payload: bytes
     retained: bool
+
+
+class Priority(IntEnum):
+    """What goes first where messages wait for the link, and what is dropped last."""
+
+    CONTROL = 0
+    DOCUMENT = 1
+    """Predictions and metrics."""
+    BULK = 2
+    """Chunks of what does not fit one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,9 @@ class Counters:
     messages_down: int = 0
     reconnects: int = 0
     dropped: int = 0
+    """Arrivals of QoS 0 that found the inbox full."""
+    crowded_out: int = 0
+    """Publishes that others of a higher priority, or newer, left no room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +94,28 @@ class Link(Protocol):
         *,
         retain: bool = False,
         qos: int = 1,
+        priority: Priority = Priority.CONTROL,
         timeout: float = 30.0,
     ) -> None:
         """Hand a message to the broker and wait for its acknowledgement.
 
+        Of those that wait, the higher priority goes first; within one they keep their order.
+
         While disconnected it waits for the connection, and what was in flight is sent again.
-        Raises LinkError at the deadline [s] or when the broker refuses the message.
+        Raises LinkError at the deadline [s] or when the broker refuses the message, and
+        CrowdedOutError when too many wait and this one is the oldest of the lowest priority.
         """
 
     async def subscribe(self, pattern: str, qos: int = 1, *, timeout: float = 30.0) -> None:
         """Ask for all topics that `pattern` covers, now and after every reconnection.
 
         Raises LinkError when refused or at the deadline [s].
+        """
+
+    async def reopen(self) -> None:
+        """Leave the broker politely and connect anew, so that the certificate's file counts.
+
+        What is under way goes on over the new connection.
         """
 
     def messages(self) -> AsyncIterator[Message]:

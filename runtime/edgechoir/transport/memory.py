@@ -14,7 +14,7 @@ from typing import Final, Literal, Self
 
 from edgechoir.errors import LinkError, LocalError
 from edgechoir.transport.inbox import Arrival, Inbox
-from edgechoir.transport.link import Counters, LinkState, Message, StateFeed, Will
+from edgechoir.transport.link import Counters, LinkState, Message, Priority, StateFeed, Will
 from edgechoir.transport.topics import matches
 
 Access = Callable[[str, Literal["read", "write"], str], bool]
@@ -124,6 +124,9 @@ class MemoryLink:
     async def connected(self, timeout: float) -> None:
         await self._ready(timeout, "")
 
+    async def reopen(self) -> None:
+        """There is no certificate here."""
+
     async def publish(
         self,
         topic: str,
@@ -131,6 +134,7 @@ class MemoryLink:
         *,
         retain: bool = False,
         qos: int = 1,
+        priority: Priority = Priority.CONTROL,
         timeout: float = 30.0,
     ) -> None:
         if qos not in (0, 1) or not topic or "+" in topic or "#" in topic:

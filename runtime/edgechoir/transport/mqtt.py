@@ -22,9 +22,15 @@ from types import TracebackType
 from typing import Final, Self
 
 from edgechoir.errors import LinkError, LocalError, OperatorError
-from edgechoir.transport.connection import Connection, Handlers, MqttSettings, ProtocolRefusedError
+from edgechoir.transport.connection import (
+    SESSION_EXPIRY,
+    Connection,
+    Handlers,
+    MqttSettings,
+    ProtocolRefusedError,
+)
 from edgechoir.transport.inbox import Arrival, Inbox
-from edgechoir.transport.link import Counters, LinkState, Message, StateFeed, Will
+from edgechoir.transport.link import Counters, LinkState, Message, Priority, StateFeed, Will
 from edgechoir.transport.outgoing import Outgoing, Publish
 from edgechoir.transport.stream import TlsFiles, open_stream
 
@@ -35,6 +41,26 @@ log: Final = logging.getLogger(__name__)
 FAREWELL: Final = 2.0
 """Seconds for a clean disconnect at exit."""
 CLOSED: Final = "the link is closed"
+REPEAT_S: Final = 300.0
+"""Seconds before a reason that has been logged is logged again."""
+
+
+class Complaints:
+    """A line for each reason why there is no connection, again only after REPEAT_S."""
+
+    def __init__(self) -> None:
+        self._reason = ""
+        self._due = 0.0
+        self._attempts = 0
+
+    def make(self, reason: str, now: float) -> None:
+        """Log the reason, unless that was done just now; `now` in seconds of a steady clock."""
+        self._attempts += 1
+        if reason == self._reason and now < self._due:
+            return
+        times = f" ({self._attempts} attempts since the last line)" if self._attempts > 1 else ""
+        log.warning("%s%s", reason, times)
+        self._reason, self._due, self._attempts = reason, now + REPEAT_S, 0
 
 
 class MqttLink:
@@ -49,7 +75,7 @@ class MqttLink:
         self._outgoing = Outgoing()
         self._patterns: dict[str, int] = {}
         self._asking: dict[str, list[asyncio.Future[None]]] = {}
-        self._handlers = Handlers(self._arrived, self._published, self._subscribed)
+        self._handlers = Handlers(self._arrived, self._published, self._subscribed, self._pump)
         self._connection: Connection | None = None
         self._connections = self._served = 0
         self._mqtt5 = settings.mqtt5
@@ -105,13 +131,15 @@ class MqttLink:
         *,
         retain: bool = False,
         qos: int = 1,
+        priority: Priority = Priority.CONTROL,
         timeout: float = 30.0,
     ) -> None:
         if qos not in (0, 1) or not topic or "+" in topic or "#" in topic:
             raise LocalError(f"cannot publish to {topic!r} with QoS {qos}")
         self._check_open()
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outgoing.add(Publish(topic, payload, qos, retain, done))
+        self._outgoing.add(Publish(topic, payload, qos, retain, priority, done))
+        self.counters.crowded_out = self._outgoing.crowded_out
         self._pump()
         try:
             async with asyncio.timeout(timeout):
@@ -154,6 +182,11 @@ class MqttLink:
                 self._connection.resume_reading()
             yield message
 
+    async def reopen(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.say_goodbye(FAREWELL, session=SESSION_EXPIRY)
+
     def _check_open(self) -> None:
         if self._keeper is None or self._keeper.done():
             raise LinkError(CLOSED)
@@ -161,6 +194,7 @@ class MqttLink:
     async def _keep_connected(self) -> None:
         """Connect, serve, and again, for ever. The one task of this link."""
         failures = 0
+        complaints = Complaints()
         try:
             while True:
                 try:
@@ -171,7 +205,7 @@ class MqttLink:
                     failures = 0
                     reason = f"{self._settings.broker}: "
                     reason += await self._serve(connection, session_kept)
-                log.warning("%s", reason)
+                complaints.make(reason, asyncio.get_running_loop().time())
                 self._feed.set(LinkState(False, reason))
                 pause = min(self._settings.retry_last, self._settings.retry_first * 2.0**failures)
                 failures = min(failures + 1, 16)
@@ -257,7 +291,7 @@ class MqttLink:
 
     def _pump(self) -> None:
         if self._connection:
-            self._outgoing.pump(self._connection.publish, self._connection.window)
+            self._outgoing.pump(self._connection)
 
     def _arrived(self, arrival: Arrival) -> None:
         if arrival.taken is None and self._inbox.full:

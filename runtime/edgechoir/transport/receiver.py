@@ -6,9 +6,10 @@ One that makes no progress while others wait goes back to waiting and keeps what
 one chunk is done as it comes.
 
 Memory is bounded by what is promised, not by what happens to arrive: the sizes of all blobs with
-memory stay within `max_bytes`, and at most `places` are open, each with the same window. Of those
-who wait, the one whose sender has the fewest open blobs is next, then the oldest; nobody overtakes
-it because it is smaller.
+memory stay within `max_bytes`, and at most `places` are open. Each has a window of `window` chunks,
+and a wider one where chunks come so fast that all of it is there after QUEUED_S: what lies in
+queues on the way holds up everything else that comes. Of those who wait, the one whose sender has
+the fewest open blobs is next, then the oldest; nobody overtakes it because it is smaller.
 
 The hashes of the last KEPT_DONE blobs of each sender are remembered, as many as a broker may send
 again after a reconnection: a chunk that comes again is answered with `done` and delivers nothing.
@@ -17,7 +18,7 @@ A hash that does not fit begins the blob anew.
 
 import hashlib
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from edgechoir.errors import LocalError, Malformed
@@ -37,6 +38,8 @@ from edgechoir.transport.sender import MAX_OPEN
 PLACES: Final = 8
 WINDOW: Final = 8
 """With PLACES, 64 chunks or 8 MB under way to one member; mosquitto queues 1000 by default."""
+WIDEST: Final = 32
+QUEUED_S: Final = 0.25
 KEPT_DONE: Final = 64
 KEPT_ALL: Final = 32_768
 """Hashes remembered for all senders together, 6 MB; who was silent longest is forgotten first."""
@@ -75,11 +78,32 @@ class _Blob:
     progress: float = 0.0
     """When it was opened, or its last chunk came."""
     open: bool = False
-    buffer: bytearray | None = None
+    opened: float = 0.0
+    rate: int = 0
+    """Chunks that came since it was opened."""
+    window: int = 0
+    """As the sender was told last."""
+    room: bool = False
+    """Is memory set aside for it?"""
+    bodies: dict[int, memoryview] = field(default_factory=dict)
+    hashed: int = 0
+    """The first chunks, whose bytes `digest` has."""
+    digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     have: int = 0
-    arrived: int = 0
     news: int = 0
     """Chunks that came since the last answer."""
+
+    def put(self, index: int, body: memoryview) -> None:
+        """Keep a chunk, and hash what has no gap before it: so the last one need not wait."""
+        self.bodies[index] = body
+        self.have |= 1 << index
+        while (following := self.bodies.get(self.hashed)) is not None:
+            self.digest.update(following)
+            self.hashed += 1
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.bodies, self.hashed, self.digest, self.have = {}, 0, hashlib.sha256(), 0
 
 
 class Receiver:
@@ -141,7 +165,7 @@ class Receiver:
                 granted = self._admit(now)
                 if waited and blob.open:
                     return granted  # its own answer is among them
-                return [self._reply(name, blob), *granted]
+                return [self._reply(name, blob, now), *granted]
             case Cancel():
                 return self._drop(name, now)
             case _:
@@ -175,29 +199,28 @@ class Receiver:
         body: memoryview,
         now: float,
     ) -> list[Delivered | Reply]:
-        buffer = blob.buffer
-        if buffer is None:
-            return [self._reply(name, blob)]  # it may not be sent yet: say so
-        if blob.have >> header.index & 1:
+        bodies = blob.bodies
+        if not blob.room:
+            return [self._reply(name, blob, now)]  # it may not be sent yet: say so
+        if header.index in bodies:
             self.duplicates += 1
-            return [self._reply(name, blob)]
-        buffer[header.offset : header.offset + len(body)] = body
+            return [self._reply(name, blob, now)]
+        blob.put(header.index, body)
         blob.progress = now
-        blob.have |= 1 << header.index
-        blob.arrived += 1
+        blob.rate += 1
         blob.news += 1
-        if blob.arrived == blob.count:
-            return self._complete(name, blob, buffer, now)
-        return [self._reply(name, blob)] if blob.news * 4 >= self._window else []
+        if len(bodies) == blob.count:
+            return self._complete(name, blob, now)
+        return [self._reply(name, blob, now)] if blob.news * 4 >= blob.window else []
 
     def _complete(
-        self, name: tuple[str, bytes], blob: _Blob, buffer: bytearray, now: float
+        self, name: tuple[str, bytes], blob: _Blob, now: float
     ) -> list[Delivered | Reply]:
-        if hashlib.sha256(buffer).digest() != name[1]:
-            blob.have = blob.arrived = 0
+        if blob.digest.digest() != name[1]:
+            blob.clear()
             self.dropped += 1
             raise Malformed(f"the chunks of a blob of {blob.total} bytes do not give its hash")
-        data = bytes(buffer)
+        data = b"".join([blob.bodies[index] for index in range(blob.count)])
         self._release(name)
         return [Delivered(name[0], data), self._finish(name), *self._admit(now)]
 
@@ -217,14 +240,14 @@ class Receiver:
         short = self._short
         waiting = self.open_blobs < len(self._blobs)
         for name, blob in tuple(self._blobs.items()):
-            hoards = short and blob.buffer is not None and not blob.open
+            hoards = short and blob.room and not blob.open
             patience = HOARDING_S if hoards else SILENT_S
             if now >= blob.expires or now - blob.touched >= patience:
                 replies += self._drop(name, now)
             elif waiting and blob.open and now - blob.progress >= STALLED_S:
                 blob.open = False
                 self._blobs.move_to_end(name)
-                replies.append(self._reply(name, blob))
+                replies.append(self._reply(name, blob, now))
         return replies + self._admit(now)
 
     # ---- places
@@ -257,15 +280,15 @@ class Receiver:
             if name is None:
                 break
             blob = self._blobs[name]
-            if blob.buffer is None:
+            if not blob.room:
                 if self.reserved + blob.total > self._max_bytes:
                     self._short = True
                     break
-                blob.buffer = bytearray(blob.total)
+                blob.room = True
                 self.reserved += blob.total
-            blob.open, blob.progress = True, now
+            blob.open, blob.opened, blob.progress, blob.rate = True, now, now, 0
             busy[name[0]] += 1
-            replies.append(self._reply(name, blob))
+            replies.append(self._reply(name, blob, now))
         return replies
 
     def _drop(self, name: tuple[str, bytes], now: float) -> list[Reply]:
@@ -277,15 +300,23 @@ class Receiver:
 
     def _release(self, name: tuple[str, bytes]) -> None:
         blob = self._blobs.pop(name)
-        if blob.buffer is not None:
+        if blob.room:
             self.reserved -= blob.total
 
     # ---- answers
 
-    def _reply(self, name: tuple[str, bytes], blob: _Blob) -> Reply:
+    def _reply(self, name: tuple[str, bytes], blob: _Blob, now: float) -> Reply:
         blob.news = 0
-        window = self._window if blob.open else 0
-        return self._say(name, blob.ask, window, blob.have, done=False)
+        blob.window = self._window_of(blob, now) if blob.open else 0
+        return self._say(name, blob.ask, blob.window, blob.have, done=False)
+
+    def _window_of(self, blob: _Blob, now: float) -> int:
+        """As many chunks as come in QUEUED_S, within bounds."""
+        elapsed = now - blob.opened
+        if elapsed <= 0:
+            return self._window
+        widest = min(WIDEST, self._places * self._window // self.open_blobs)
+        return max(self._window, int(min(widest, blob.rate * QUEUED_S / elapsed)))
 
     def _single_reply(self, name: tuple[str, bytes], ask: int) -> Reply:
         return self._say(name, ask, 1, 0, done=False)

@@ -56,6 +56,8 @@ class Parcel:
 
     name: Name
     payload: bytes
+    bulk: bool = False
+    """One chunk of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +152,13 @@ class Sender:
         while self._ready:
             name, _ = self._ready.popitem(last=False)
             transfer = self._open[name]
+            asks = transfer.ask_due
             payload = self._payload(name, transfer, now)
             if payload is not None:
                 transfer.busy += 1
                 transfer.quiet = now
                 self._ready[name] = None
-                return Parcel(name, payload)
+                return Parcel(name, payload, bulk=not asks and transfer.chunks.count > 1)
         return None
 
     def _payload(self, name: Name, transfer: _Transfer, now: float) -> bytes | None:

@@ -5,18 +5,22 @@ gathered in memory and written in batches of BATCH, or what came in BATCH_S seco
 by `kill -9`, nothing of what was written. When the broker is back the oldest go first and newer
 ones wait behind them. A process that dies between the broker's acknowledgement and the removal
 from the disk publishes that batch twice.
+
+Ages on the disk are by the system's clock, which may be set: a board without a battery starts in
+the past. What waits then moves with it.
 """
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
 from edgechoir.errors import LinkError, OperatorError
 from edgechoir.store.outbox import Outbox, Record
-from edgechoir.transport.link import Link
+from edgechoir.transport.link import Link, Priority
 
 log: Final = logging.getLogger(__name__)
 
@@ -24,14 +28,25 @@ BATCH: Final = 64
 BATCH_S: Final = 5.0
 MAX_WAITING: Final = 1024
 PUBLISH_S: Final = 30.0
+SET_S: Final = 60.0
+"""A clock that differs by so much was set."""
 
 
 class Spool:
-    """See the module. Records are of use for `keep` seconds on `clock`, unix seconds."""
+    """See the module. Records are of use for `keep` seconds. `clock` gives unix seconds, `steady`
+    seconds on a clock that nobody sets."""
 
-    def __init__(self, link: Link, outbox: Outbox, keep: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        link: Link,
+        outbox: Outbox,
+        keep: float,
+        clock: Callable[[], float],
+        steady: Callable[[], float],
+    ) -> None:
         self._link, self._outbox = link, outbox
-        self._keep, self._clock = keep, clock
+        self._keep, self._clock, self._steady = keep, clock, steady
+        self._start = clock() - steady()
         self._waiting: deque[Record] = deque()
         self._wake = asyncio.Event()
         self._due = 0.0
@@ -60,7 +75,7 @@ class Spool:
         """Take a document; the oldest in memory is dropped when MAX_WAITING are there."""
         now = self._clock()
         if not self._waiting:
-            self._due = now + BATCH_S
+            self._due = self._steady() + BATCH_S
         if len(self._waiting) >= MAX_WAITING:
             self._waiting.popleft()
             self._dropped += 1
@@ -73,9 +88,10 @@ class Spool:
         try:
             while True:
                 self._wake.clear()
+                await self._follow_clock()
                 if allowed.is_set() and self._link.state.connected:
                     await self._send()
-                elif self._waiting and (len(self._waiting) >= BATCH or self._clock() >= self._due):
+                elif self._waiting and (len(self._waiting) >= BATCH or self._steady() >= self._due):
                     await self._store()
                 else:
                     await self._until_due(allowed)
@@ -84,9 +100,22 @@ class Spool:
                 self._outbox.add(tuple(self._waiting), self._clock())
                 self._waiting.clear()
 
+    async def _follow_clock(self) -> None:
+        """Where the clock was set, move the end of what waits with it."""
+        start = self._clock() - self._steady()
+        if abs(jump := start - self._start) < SET_S:
+            return
+        log.warning("the clock was set by %+.0f s; documents that wait keep their age", jump)
+        self._start = start
+        self._waiting = deque(replace(one, expires=one.expires + jump) for one in self._waiting)
+        try:
+            await asyncio.to_thread(self._outbox.shift, jump)
+        except OperatorError as error:
+            log.error("%s", error)
+
     async def _until_due(self, allowed: asyncio.Event) -> None:
         """Wait for a document, a connection, or the time to write."""
-        pause = max(self._due - self._clock(), 0.0) if self._waiting else BATCH_S
+        pause = max(self._due - self._steady(), 0.0) if self._waiting else BATCH_S
 
         async def open_way() -> None:
             await allowed.wait()
@@ -121,7 +150,13 @@ class Spool:
         before = self._link.counters.reconnects
         results = await asyncio.gather(
             *(
-                self._link.publish(record.topic, record.payload, qos=1, timeout=PUBLISH_S)
+                self._link.publish(
+                    record.topic,
+                    record.payload,
+                    qos=1,
+                    priority=Priority.DOCUMENT,
+                    timeout=PUBLISH_S,
+                )
                 for record in records
             ),
             return_exceptions=True,

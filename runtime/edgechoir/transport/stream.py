@@ -18,6 +18,9 @@ from typing import Final
 from edgechoir.errors import LinkError, OperatorError
 from edgechoir.transport.link import Counters
 
+UNSENT: Final = 1 << 17
+"""Bytes in the kernel that are not on the wire yet, beyond which it takes no more: what is given to
+it can be overtaken by nothing."""
 READ_AHEAD: Final = 1 << 17
 """Bytes taken from the kernel per wake-up: paho asks for a packet's first bytes one by one."""
 
@@ -198,6 +201,8 @@ async def open_stream(
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             # A half-open connection with data under way fails after one keep-alive, not minutes.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(keepalive * 1000))
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
         if context:
             name = tls.server_name if tls and tls.server_name else host
             sock = context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
@@ -317,8 +322,8 @@ def explain(error: OSError, *, tls: bool) -> str:
 
 
 _VERIFY: Final = {
-    9: "its certificate is not valid yet: compare the clocks",
-    10: "its certificate has expired: renew it",
+    9: "its certificate is not valid yet: set our clock, or the one of its CA",
+    10: "its certificate has expired: renew it, or set our clock if that is wrong",
     18: "its certificate is signed by itself, not by our CA: check the CA file",
     19: "its certificate is of a CA that we do not know: check the CA file",
     20: "its certificate is of a CA that we do not know: check the CA file",
@@ -335,7 +340,8 @@ _TLS: Final = {
     "TLSV1_ALERT_PROTOCOL_VERSION": "it accepts no TLS version that we offer",
     "TLSV1_ALERT_UNKNOWN_CA": "it does not know the CA of our certificate",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate of ours and got none",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it refused our certificate as expired: renew it",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it refused our certificate as expired: renew it, or set "
+    "its clock",
     "SSLV3_ALERT_CERTIFICATE_REVOKED": "it refused our certificate as revoked",
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "it refused our certificate",
     "SSLV3_ALERT_BAD_CERTIFICATE": "it refused our certificate",

@@ -17,7 +17,7 @@ from edgechoir.types import NAME, Address, MemberId
 ROOT: Final = "edgechoir/v1"
 TIERS: Final = frozenset({"device", "node", "edge-cloud", "cloud", "monitor"})
 JSON_CHANNELS: Final = ("status", "metrics", "predictions")
-BULK_CHANNELS: Final = ("plan", "roster", "model")
+BULK_CHANNELS: Final = ("plan", "roster", "model", "revoked")
 PAIR_CHANNELS: Final = ("up", "down")
 SHADOW: Final = "shadow"
 MAX_LENGTH: Final = 144

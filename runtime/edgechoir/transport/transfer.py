@@ -27,7 +27,8 @@ from typing import Final
 
 from edgechoir.errors import LinkError, LocalError
 from edgechoir.transport.control import Ack, Refuse, decode, is_control
-from edgechoir.transport.link import Link
+from edgechoir.transport.link import Link, Priority
+from edgechoir.transport.outgoing import CrowdedOutError
 from edgechoir.transport.receiver import Delivered, Receiver, Reply
 from edgechoir.transport.sender import Ended, Name, Outcome, Parcel, Sender
 
@@ -132,7 +133,7 @@ class Transfers:
         ended, parcel = self._sender.cancel(name)
         if ended:
             self._settle(ended)
-            self._say(parcel.name.key, parcel.payload)
+            self._say(parcel.name.key, parcel.payload, Priority.BULK)  # behind its chunks
 
     def _pump(self) -> None:
         while self._group is not None and self._publishing < PUBLISHING:
@@ -146,7 +147,15 @@ class Transfers:
         # A little longer than the transfer lives, so that what fails while it does is a refusal.
         timeout = self._sender.seconds_left(parcel.name, self._clock()) + TICK_S
         try:
-            await self._link.publish(parcel.name.key, parcel.payload, qos=1, timeout=timeout)
+            await self._link.publish(
+                parcel.name.key,
+                parcel.payload,
+                qos=1,
+                priority=Priority.BULK if parcel.bulk else Priority.CONTROL,
+                timeout=timeout,
+            )
+        except CrowdedOutError:
+            self._sender.sent(parcel, self._clock())  # it counts as lost on the way, and goes again
         except LinkError as error:
             log.warning("%s", error)
             self._settle(self._sender.end(parcel.name, Outcome.UNSENT))
@@ -192,16 +201,16 @@ class Transfers:
         for reply in replies:
             self._say(self._answering(reply.key), reply.payload)
 
-    def _say(self, to: str, payload: bytes) -> None:
+    def _say(self, to: str, payload: bytes, priority: Priority = Priority.CONTROL) -> None:
         """A hint, whose loss does no harm."""
         if self._group is None or not self._link.state.connected or self._replying >= REPLYING:
             return
         self._replying += 1
-        self._group.create_task(self._hint(to, payload), name="answer")
+        self._group.create_task(self._hint(to, payload, priority), name="answer")
 
-    async def _hint(self, to: str, payload: bytes) -> None:
+    async def _hint(self, to: str, payload: bytes, priority: Priority) -> None:
         try:
-            await self._link.publish(to, payload, qos=0, timeout=REPLY_S)
+            await self._link.publish(to, payload, qos=0, priority=priority, timeout=REPLY_S)
         except LinkError as error:
             log.debug("%s", error)
         finally:

@@ -1,20 +1,35 @@
-"""Answers to an async function: how a tier publishes them, or a program acts on them."""
+"""Samples to a function: how a tier publishes answers, or a program acts on them."""
 
+import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Sequence
 
-from edgechoir.pipeline.sink import Answer
+from edgechoir.pipeline.sample import Sample
 
 
 class CallbackSink:
-    """Awaits `callback(answer)` for one answer after the other."""
+    """Calls `callback(sample)` for one after the other; a coroutine function is awaited.
 
-    def __init__(self, name: str, callback: Callable[[Answer], Awaitable[None]]) -> None:
+    A plain function may block, so it runs in a thread.
+    """
+
+    def __init__(self, name: str, callback: Callable[[Sample], Awaitable[None] | None]) -> None:
         self.name = name
         self._callback = callback
+        self._waits = inspect.iscoroutinefunction(callback)
 
-    async def write(self, answers: Sequence[Answer]) -> None:
-        for answer in answers:
-            await self._callback(answer)
+    async def write(self, samples: Sequence[Sample]) -> None:
+        if not self._waits:
+            await asyncio.to_thread(self._call, samples)
+            return
+        for sample in samples:
+            awaited = self._callback(sample)
+            if awaited is not None:
+                await awaited
 
     async def close(self) -> None:
         return None
+
+    def _call(self, samples: Sequence[Sample]) -> None:
+        for sample in samples:
+            self._callback(sample)

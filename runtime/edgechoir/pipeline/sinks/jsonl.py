@@ -1,13 +1,13 @@
-"""Answers as lines of JSON in a file that is rotated and so never fills the disk."""
+"""Samples and answers as lines of JSON in a file that is rotated and so never fills the disk."""
 
 import asyncio
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgechoir.errors import OperatorError
-from edgechoir.pipeline.sink import Answer
+from edgechoir.pipeline.sample import Sample
+from edgechoir.pipeline.sinks.document import line
 
 
 class JsonlSink:
@@ -28,9 +28,9 @@ class JsonlSink:
         self._path, self._max_bytes, self._keep = path, max_bytes, keep
         self._writing = threading.Lock()
 
-    async def write(self, answers: Sequence[Answer]) -> None:
-        """Raises OSError: the disk is full or gone; the answers are lost, the next are tried."""
-        await asyncio.to_thread(self._locked, [line(answer) for answer in answers])
+    async def write(self, samples: Sequence[Sample]) -> None:
+        """Raises OSError: the disk is full or gone; they are lost, the next are tried."""
+        await asyncio.to_thread(self._locked, [line(sample) for sample in samples])
 
     async def close(self) -> None:
         return None
@@ -67,19 +67,3 @@ class JsonlSink:
 
     def _numbered(self, n: int) -> Path:
         return self._path if n == 0 else self._path.with_name(f"{self._path.name}.{n}")
-
-
-def line(answer: Answer) -> bytes:
-    """One answer as JSON with a line end; the input is left out, it may be large."""
-    sample, prediction = answer.sample, answer.prediction
-    document = {
-        "time": sample.time,
-        "key": sample.key,
-        "label": prediction.label,
-        "confidence": prediction.confidence,
-        "values": prediction.values.tolist(),
-        "version": prediction.version,
-        "seconds": prediction.seconds,
-        "y": sample.y,
-    }
-    return json.dumps(document, separators=(",", ":")).encode() + b"\n"

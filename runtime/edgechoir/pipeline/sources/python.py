@@ -1,9 +1,9 @@
 """The user's own sensor: a function "package.module:function" that gives an iterator.
 
-Each item is x (a number, list or array), the tuple (x, y), or a Sample. An async iterator runs in
-the event loop. A plain iterator may block, as reading a sensor does, so it runs in a thread of its
-own that reads at most `AHEAD` items before they are taken and then waits: nothing is lost, nothing
-piles up. An item that is none of these is counted and dropped.
+Each item is x (a number, list or array), the tuple (x, y), a Sample, or a Block of many. An async
+iterator runs in the event loop. A plain iterator may block, as reading a sensor does, so it runs in
+a thread of its own that reads at most `AHEAD` items before they are taken and then waits: nothing
+is lost, nothing piles up. An item that is none of these is counted and dropped.
 """
 
 import asyncio
@@ -24,7 +24,8 @@ from typing import Final
 
 import numpy as np
 
-from edgechoir.errors import OperatorError
+from edgechoir.errors import EdgechoirError, OperatorError, SourceError
+from edgechoir.pipeline.block import Block
 from edgechoir.pipeline.clock import Clock
 from edgechoir.pipeline.sample import Label, Sample, as_values
 
@@ -62,6 +63,12 @@ def _poll(
         tick = max(tick + 1, ceil((monotonic() - start) / period))
 
 
+def paced(items: Iterable[object], rate: float) -> Iterator[object]:
+    """`items` at the pace of `polled`: the next one is drawn at each tick."""
+    drawn = iter(items)
+    return polled(lambda: next(drawn), rate)
+
+
 class PythonSource:
     """Samples from what `make(**arguments)` gives; `key` names those that are not a Sample."""
 
@@ -87,6 +94,10 @@ class PythonSource:
         """Call the function. Raises OperatorError: it fails, or does not give an iterator."""
         try:
             given = self._make(**self._arguments)
+        except EdgechoirError:
+            raise
+        except OSError as error:  # not plugged in, or not yet
+            raise SourceError(f"the source {self._make} cannot be opened: {error!r}") from error
         except Exception as error:  # the user's code may raise anything
             raise OperatorError(f"the source {self._make} failed to start: {error!r}") from error
         if isinstance(given, AsyncIterable):
@@ -101,10 +112,11 @@ class PythonSource:
     async def __aexit__(self, *error: object) -> None:
         if self._reader is not None:
             self._reader.stop()
+            self._reader = None
         if isinstance(self._items, AsyncGenerator):
             await self._items.aclose()
 
-    async def __aiter__(self) -> AsyncIterator[Sample]:
+    async def __aiter__(self) -> AsyncIterator[Sample | Block]:
         if self._items is None:
             raise OperatorError("the source is not open: use 'async with'")
         while True:
@@ -113,8 +125,8 @@ class PythonSource:
             except StopAsyncIteration:
                 return
             except Exception as error:  # the user's code may raise anything
-                raise OperatorError(f"the source {self._make} failed: {error!r}") from error
-            sample = self._read(item)
+                raise SourceError(f"the source {self._make} failed: {error!r}") from error
+            sample = item if isinstance(item, Block) else self._read(item)
             if sample is None:
                 self._malformed += 1
             else:

@@ -1,4 +1,4 @@
-"""Recorded samples from an NPZ or CSV file, given out again at a steady rate.
+"""Recorded samples given out again: at a steady rate, or as they were recorded, or scaled.
 
 Ticks lie on a fixed grid of the monotonic clock, so delays do not add up. A consumer that is late
 by up to `CATCH_UP` seconds gets the samples of the passed ticks at once; beyond that the grid moves
@@ -6,8 +6,6 @@ on, so that a stall is never followed by a flood. No sample is left out. Late ti
 """
 
 import asyncio
-import csv
-import zipfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,41 +13,58 @@ from typing import Final
 import numpy as np
 
 from edgechoir.errors import OperatorError
+from edgechoir.pipeline.block import Block
 from edgechoir.pipeline.clock import Clock
-from edgechoir.pipeline.sample import Label, Sample, as_values
-from edgechoir.types import Floats
+from edgechoir.pipeline.sample import Sample
+from edgechoir.pipeline.sources.recording import Columns, Recording, read_recording
 
 CATCH_UP: Final = 0.25
-MAX_BYTES: Final = 256 * 1024 * 1024
+MAX_BLOCK: Final = 10_000
 
 
 class Replay:
-    """Samples of `path`, `rate` a second (None: as fast as they are taken), once or in a `loop`.
+    """Samples of `path`, once or in a `loop`.
 
-    NPZ: array `x` [n, ...] and, if `y` is given, array `y` [n]. CSV with a header line: `x` lists
-    the columns in order, `y` names the label's; an empty field is a missing value. `seed` shuffles
-    each pass anew.
+    With `rate` so many a second, each with the time at which it is given. With `speed` the file's
+    `time` sets the pace, so many times as fast as recorded, and each sample has its recorded time
+    (in a later pass, as if the recording went on). With neither, as fast as they are taken. `block`
+    gives so many at once, as a sensor with a buffer does. `seed` shuffles each pass anew.
     """
 
     def __init__(
         self,
         path: Path,
-        rate: float | None,
+        rate: float | None = None,
         *,
         x: str | Sequence[str] = "x",
         y: str | None = None,
+        time: str | None = None,
+        keys: str | None = None,
+        speed: float | None = None,
+        block: int = 1,
         loop: bool = False,
         seed: int | None = None,
         key: str = "replay",
         clock: Clock | None = None,
     ) -> None:
-        """Raises OperatorError: a rate that is not above 0."""
+        """Raises OperatorError: a rate, speed or block out of range, or two that do not agree."""
         if rate is not None and not rate > 0:
             raise OperatorError(f"rate is {rate} samples a second: give a number above 0")
-        self._path, self._rate, self._x, self._y = path, rate, x, y
+        if speed is not None and (not speed > 0 or time is None or rate is not None):
+            raise OperatorError(
+                f"speed is {speed}: give a number above 0, the column of the time, and no rate"
+            )
+        if not 1 <= block <= MAX_BLOCK or (block > 1 and (speed or keys)):
+            raise OperatorError(
+                f"block is {block}: use 1 to {MAX_BLOCK}, and 1 with speed or with keys"
+            )
+        if seed is not None and time is not None:
+            raise OperatorError("a recording with times is not shuffled: leave out one of the two")
+        self._path, self._rate, self._speed, self._block = path, rate, speed, block
+        self._columns = Columns(x, y, time, keys)
         self._loop, self._seed, self._key = loop, seed, key
         self._clock = Clock() if clock is None else clock
-        self._rows: tuple[Floats, list[Label] | None] | None = None
+        self._recording: Recording | None = None
         self._late = 0
 
     @property
@@ -58,27 +73,78 @@ class Replay:
 
     async def __aenter__(self) -> "Replay":
         """Read the file. Raises OperatorError: it is not as declared."""
-        self._rows = await asyncio.to_thread(read, self._path, self._x, self._y)
+        self._recording = await asyncio.to_thread(read_recording, self._path, self._columns)
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self._rows = None
+        self._recording = None
 
-    async def __aiter__(self) -> AsyncIterator[Sample]:
-        if self._rows is None:
+    async def __aiter__(self) -> AsyncIterator[Sample | Block]:
+        recording = self._recording
+        if recording is None:
             raise OperatorError("the replay is not open: use 'async with'")
-        xs, ys = self._rows
         shuffle = None if self._seed is None else np.random.default_rng(self._seed)
-        clock, period = self._clock, 0.0 if self._rate is None else 1 / self._rate
-        due = clock.monotonic()
+        if self._speed is not None:
+            async for sample in self._as_recorded(recording, self._speed):
+                yield sample
+            return
+        n, period = len(recording.x), 0.0 if self._rate is None else self._block / self._rate
+        due = self._clock.monotonic()
         while True:
-            order = range(len(xs)) if shuffle is None else shuffle.permutation(len(xs)).tolist()
-            for i in order:
+            order = np.arange(n) if shuffle is None else shuffle.permutation(n)
+            for start in range(0, n, self._block):
                 if period:
                     due = await self._tick(due, period)
-                yield Sample(self._key, clock.now(), xs[i], None if ys is None else ys[i])
+                if self._block > 1:
+                    yield self._many(recording, order[start : start + self._block])
+                else:
+                    yield self._one(recording, int(order[start]))
             if not self._loop:
                 return
+
+    def _one(self, recording: Recording, i: int, time: float | None = None) -> Sample:
+        if time is None:
+            recorded = recording.time
+            time = self._clock.now() if recorded is None else float(recorded[i])
+        key = self._key if recording.keys is None else recording.keys[i]
+        y = None if recording.y is None else recording.y[i]
+        return Sample(key, time, recording.x[i], y)
+
+    def _many(self, recording: Recording, at: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Block:
+        if recording.time is not None:
+            times = recording.time[at]
+        else:
+            spacing = 0.0 if self._rate is None else 1 / self._rate
+            times = self._clock.now() - spacing * np.arange(len(at) - 1, -1, -1.0)
+        labels = None if recording.y is None else np.array([recording.y[i] for i in at.tolist()])
+        return Block(self._key, times, recording.x[at], labels)
+
+    async def _as_recorded(self, recording: Recording, speed: float) -> AsyncIterator[Sample]:
+        """By the recorded times. Where they go back or stand still, the next comes at once."""
+        times = [] if recording.time is None else recording.time.tolist()
+        gaps = np.diff(np.array(times))
+        spacing = float(np.median(gaps[gaps > 0])) if (gaps > 0).any() else 0.0
+        due, shift = self._clock.monotonic(), 0.0
+        while True:
+            for i, time in enumerate(times):
+                if i:
+                    due += max(0.0, time - times[i - 1]) / speed
+                due = await self._until(due)
+                yield self._one(recording, i, time + shift)
+            if not self._loop:
+                return
+            shift += times[-1] - times[0] + spacing
+            due += spacing / speed
+
+    async def _until(self, due: float) -> float:
+        """Wait for `due`; the time to count on from, later after a stall."""
+        behind = self._clock.monotonic() - due
+        if behind < 0:
+            await self._clock.sleep(-behind)
+        elif behind > CATCH_UP:
+            self._late += 1
+            return due + behind
+        return due
 
     async def _tick(self, due: float, period: float) -> float:
         """Wait for the tick at `due`; the next one's time."""
@@ -92,61 +158,3 @@ class Replay:
         elif behind > period:
             self._late += 1
         return due + period
-
-
-def read(path: Path, x: str | Sequence[str], y: str | None) -> tuple[Floats, list[Label] | None]:
-    """Values [n, ...] and labels of a recording.
-
-    Raises OperatorError: no such file, too large, another format, or a missing array or column.
-    """
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise OperatorError(f"{path} has {size} bytes, expected at most {MAX_BYTES}: split it")
-        xs, ys = _npz(path, x, y) if path.suffix == ".npz" else _csv(path, x, y)
-    except (OSError, ValueError, zipfile.BadZipFile, csv.Error) as error:
-        raise OperatorError(f"{path} cannot be replayed: {error}") from error
-    if not len(xs):
-        raise OperatorError(f"{path} holds no samples")
-    return xs, ys
-
-
-def _npz(path: Path, x: str | Sequence[str], y: str | None) -> tuple[Floats, list[Label] | None]:
-    if not isinstance(x, str):
-        raise OperatorError(f"{path}: an NPZ file has one array of values, got {list(x)}")
-    # No pickles: an array of objects could run code while it is read.
-    with np.load(path, allow_pickle=False) as arrays:
-        for name in (x, y):
-            if name is not None and name not in arrays:
-                raise OperatorError(f"{path} has no array {name!r}, only {list(arrays)}")
-        xs = as_values(arrays[x])
-        labels = None if y is None else arrays[y]
-    if xs.ndim < 1 or (labels is not None and labels.shape != xs.shape[:1]):
-        raise OperatorError(f"{path}: {x!r} is {xs.shape}, expected [n, ...] with n labels")
-    if labels is not None and labels.dtype.kind not in "biuf":
-        raise OperatorError(f"{path}: labels are {labels.dtype}, expected numbers")
-    return xs, None if labels is None else [_label(value) for value in labels.tolist()]
-
-
-def _csv(path: Path, x: str | Sequence[str], y: str | None) -> tuple[Floats, list[Label] | None]:
-    columns = [x] if isinstance(x, str) else list(x)
-    rows: list[list[float]] = []
-    labels: list[Label] = []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        for name in columns if y is None else [*columns, y]:
-            if name not in (reader.fieldnames or ()):
-                raise OperatorError(f"{path} has no column {name!r}, only {reader.fieldnames}")
-        for row in reader:
-            try:
-                rows.append([float(row[name] or "nan") for name in columns])
-                if y is not None:
-                    labels.append(_label(float(row[y])))
-            except (TypeError, ValueError) as error:
-                raise OperatorError(f"{path}, line {reader.line_num}: {error}") from error
-    return as_values(rows), None if y is None else labels
-
-
-def _label(value: float) -> Label:
-    """Class labels as int, so that they compare and print as classes."""
-    return int(value) if float(value).is_integer() else value

@@ -1,0 +1,159 @@
+"""The aggregation rule of a run, and its settings. `docs/learning.md` says when to use which."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from edgechoir.config.sections import CloudTraining, CloudUpdate, Section
+
+Rate = Annotated[float, Field(gt=0, le=100)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Rule(Section):
+    """What every rule has."""
+
+    TAG: ClassVar[str] = "name"
+    PRIVATE: ClassVar[bool] = True
+    """Whether noise on an update makes all that a device sends private."""
+
+    def options(self, training: CloudTraining, update: CloudUpdate) -> dict[str, Any]:
+        """What the rule is made with: its settings without the name, and what it has to know of
+        the others."""
+        return self.model_dump(exclude={"name"})
+
+    def misfit(self, training: CloudTraining, update: CloudUpdate) -> str:
+        """Why it does not go with the other settings; nothing where it does."""
+        return ""
+
+
+class FedAvgRule(Rule):
+    """The mean of the updates is added, weighted by samples."""
+
+    name: Literal["fedavg"] = Field(default="fedavg", description="The rule.")
+    rate: Rate = Field(default=1.0, description="The mean is multiplied by this.")
+
+
+class FedAvgMRule(Rule):
+    """FedAvg with momentum at the root."""
+
+    name: Literal["fedavgm"] = Field(default="fedavgm", description="The rule.")
+    rate: Rate = Field(default=1.0, description="Step size at the root.")
+    momentum: Decay = Field(default=0.9, description="What is left of the last round's direction.")
+
+
+class Adaptive(Rule):
+    """What the rules that scale each weight's step have in common."""
+
+    rate: Rate = Field(default=0.01, description="Step size at the root.")
+    beta1: Decay = Field(default=0.9, description="Decay of the mean update.")
+    tau: float = Field(
+        default=1e-3, gt=0, le=1, description="Added to the divisor: the larger, the less adaptive."
+    )
+    correct_bias: bool = Field(
+        default=False, description="Make up for the mean update's beginning at zero."
+    )
+
+
+class FedAdamRule(Adaptive):
+    """Steps divided by the root of a decaying mean of squared mean updates."""
+
+    name: Literal["fedadam"] = Field(default="fedadam", description="The rule.")
+    beta2: Decay = Field(default=0.99, description="Decay of the mean square.")
+
+
+class FedYogiRule(Adaptive):
+    """As fedadam, with a mean square that changes by a bounded amount in a round."""
+
+    name: Literal["fedyogi"] = Field(default="fedyogi", description="The rule.")
+    beta2: Decay = Field(default=0.99, description="Decay of the mean square.")
+
+
+class FedAdagradRule(Adaptive):
+    """Steps divided by the root of the sum of all squared mean updates."""
+
+    name: Literal["fedadagrad"] = Field(default="fedadagrad", description="The rule.")
+    beta1: Decay = Field(default=0.0, description="Decay of the mean update.")
+
+
+class FedProxRule(Rule):
+    """FedAvg; devices pay for moving away from the global model."""
+
+    name: Literal["fedprox"] = Field(default="fedprox", description="The rule.")
+    mu: float = Field(default=0.01, gt=0, le=1000, description="Weight of the proximal term.")
+    rate: Rate = Field(default=1.0, description="The mean is multiplied by this.")
+
+    def misfit(self, training: CloudTraining, update: CloudUpdate) -> str:
+        """One proximal term is enough."""
+        if training.proximal:
+            return "it has a proximal term already, mu: leave training.proximal out"
+        return ""
+
+
+class ScaffoldRule(Rule):
+    """Control variates: devices correct each step by how their data differ from all."""
+
+    PRIVATE: ClassVar[bool] = False
+
+    name: Literal["scaffold"] = Field(default="scaffold", description="The rule.")
+    rate: Rate = Field(default=1.0, description="The mean is multiplied by this.")
+    leak: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="How fast an error in the control variate dies out; 0: never, as published.",
+    )
+
+    def options(self, training: CloudTraining, update: CloudUpdate) -> dict[str, Any]:
+        """A change travels as large as one step makes it."""
+        return {**Rule.options(self, training, update), "scale": training.learning_rate}
+
+    def misfit(self, training: CloudTraining, update: CloudUpdate) -> str:
+        """The mean gradient on the way is read off a device's update, so plain SGD made it."""
+        for name in ("momentum", "proximal"):
+            if getattr(training, name):
+                return f"it takes a device's steps for plain gradients: leave training.{name} out"
+        return _too_coarse(update)
+
+
+class FedNovaRule(Rule):
+    """Updates count per step, so that devices with more data or epochs do not pull harder."""
+
+    PRIVATE: ClassVar[bool] = False
+
+    name: Literal["fednova"] = Field(default="fednova", description="The rule.")
+    rate: Rate = Field(default=1.0, description="The mean is multiplied by this.")
+    most: float = Field(
+        default=10_000.0,
+        ge=1,
+        le=1e6,
+        description="Local steps of a device that count at most; fewer make the code finer.",
+    )
+
+    def options(self, training: CloudTraining, update: CloudUpdate) -> dict[str, Any]:
+        """It reads the steps out of a clipped coordinate; an epoch has one at least."""
+        beside = {"clip": update.clip, "unit": training.epochs}
+        return {**Rule.options(self, training, update), **beside}
+
+    def misfit(self, training: CloudTraining, update: CloudUpdate) -> str:
+        """An update divided by its steps needs the wide ring."""
+        return _too_coarse(update)
+
+
+def _too_coarse(update: CloudUpdate) -> str:
+    if update.ring_bits < 32:
+        return f"a ring of {update.ring_bits} bits is too coarse for it: set update.ring_bits = 32"
+    return ""
+
+
+AnyRule = Annotated[
+    FedAvgRule
+    | FedAvgMRule
+    | FedAdamRule
+    | FedYogiRule
+    | FedAdagradRule
+    | FedProxRule
+    | ScaffoldRule
+    | FedNovaRule,
+    Field(discriminator="name"),
+]

@@ -1,0 +1,1 @@
+"""What a federation can be asked beside training: masked means that make up statistics."""

@@ -1,0 +1,49 @@
+"""What a device does for a round, by the kind of its task: one function for each kind.
+
+Each gives a vector of `plan.dimension` coordinates, a mean over the rows it was made of, and how
+many those were. Raises TrainingError or BadUpdate where this device cannot do it now, and Malformed
+for a task that makes no sense.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from edgechoir import wire
+from edgechoir.errors import PolicyViolation
+from edgechoir.learning.rules.fednova import FEDNOVA
+from edgechoir.learning.rules.scaffold import SCAFFOLD
+from edgechoir.learning.task import TRAIN, Task, read_task
+from edgechoir.tiers import statistics
+from edgechoir.tiers.desk import Desk as Desk
+from edgechoir.tiers.desk import Learner as Learner
+from edgechoir.tiers.desk import Piece as Piece
+from edgechoir.tiers.desk import Rows as Rows
+from edgechoir.tiers.fednova import fednova
+from edgechoir.tiers.fitting import bounded, fitted
+from edgechoir.tiers.scaffold import scaffold
+
+
+async def do(desk: Desk, plan: wire.Plan) -> Piece:
+    """The piece that a plan asks for. Raises PolicyViolation for a kind that is not known."""
+    task = read_task(plan.task)
+    work = KINDS.get(task.kind)
+    if work is None:
+        raise PolicyViolation(f"the task {task.kind!r} is not known here")
+    # Statistics are of the rows as they were stored, all other work of what the model sees.
+    raw = task.kind in statistics.KINDS
+    return await work(desk if raw else statistics.seen_by_the_model(desk), plan, task)
+
+
+async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
+    """The global model as it does here, and what training makes of it."""
+    update, figures = await fitted(desk, plan, task)
+    return Piece(bounded(update.delta, task), update.n, figures, update.personal)
+
+
+KINDS: Final[dict[str, Callable[[Desk, wire.Plan, Task], Awaitable[Piece]]]] = {
+    TRAIN: train,
+    SCAFFOLD: scaffold,
+    FEDNOVA: fednova,
+    **dict.fromkeys(statistics.KINDS, statistics.statistics),
+}
+"""The kinds of task that a device knows."""
