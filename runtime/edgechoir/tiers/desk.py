@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from edgechoir.bundle.load import Bundle
 from edgechoir.bundle.manifest import Targets
 from edgechoir.learning.fixed_point import Figures
@@ -58,7 +60,8 @@ class Keeper(Protocol):
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What a device has to work with. `answer` gives the model's outputs [n, k] for raw samples,
-    `recent` the latest samples inferred on and their outputs."""
+    `recent` the latest samples inferred on and their outputs, `personal` [p] are the layers that
+    stay here."""
 
     bundle: Bundle
     held: Held
@@ -68,12 +71,21 @@ class Desk:
     recent: Callable[[], tuple[Floats, Floats]] | None = None
     kept: Keeper | None = None
     examples: Examples | None = None
+    personal: Floats | None = None
+
+    @property
+    def weights(self) -> Floats:
+        """w [d]: the global model's weights [s], then the personal ones, where it has any."""
+        shared, own = self.held.weights, self.personal
+        return shared if own is None or not own.size else np.concatenate([shared, own])
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A device's part: `vector` [plan.dimension], a mean over `n` rows, and what was measured."""
+    """A device's part: `vector` [plan.dimension], a mean over `n` rows, and what was measured.
+    `personal` [p] are layers trained on the way, which are sent nowhere."""
 
     vector: Floats
     n: int
     figures: Figures = field(default_factory=Figures)
+    personal: Floats | None = None

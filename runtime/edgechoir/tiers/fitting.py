@@ -30,7 +30,7 @@ async def fitted(
         clip, noise = desk.examples.clip, desk.examples.noise
         figures, fit = Figures(), replace(fit, example_clip=clip, example_noise=noise)
         await desk.examples.charge(len(x), fit, noise)
-    w = desk.held.weights
+    w = desk.weights
     return await trainer.fit(w, x, y, fit, deadline=plan.deadline, **beside), figures
 
 
@@ -66,6 +66,6 @@ async def measure(desk: Desk, trainer: Learner) -> Figures:
     x, y = await asyncio.to_thread(desk.samples.hold_out_arrays)
     if not len(x):
         return Figures()
-    result = await trainer.evaluate(desk.held.weights, x, y)
+    result = await trainer.evaluate(desk.weights, x, y)
     n = len(x)
     return Figures(n, round(result.get("accuracy", 0.0) * n), result["loss"] * n)
