@@ -30,7 +30,8 @@ fi
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' ../pyproject.toml)
 revision=$(git describe --always --dirty --abbrev=12 2>/dev/null || echo unknown)
-epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 1735689600)}
+# One date for all files, whatever the commit: layers of the same packages are the same layers then.
+epoch=${SOURCE_DATE_EPOCH:-1735689600}
 tag=${TAG:-$version}
 case $engine in
 docker) build="docker build --provenance=false" ;;

@@ -15,6 +15,7 @@ from edgechoir.commands import (
     authority,
     broker,
     bundle,
+    consent,
     demo,
     doctor,
     enrol,
@@ -23,6 +24,7 @@ from edgechoir.commands import (
     model,
     monitor,
     pipeline,
+    query,
     tiers,
 )
 from edgechoir.errors import ConfigError, EdgechoirError
@@ -37,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"edgechoir {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    tools = (bundle, model, monitor, audit, doctor, healthy)
+    tools = (bundle, model, monitor, audit, doctor, healthy, query, consent)
     for command in (demo, init, authority, enrol, broker, tiers, pipeline, *tools):
         command.add(commands)
     return top

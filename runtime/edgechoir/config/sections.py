@@ -253,6 +253,54 @@ class CloudUpdate(Section):
     )
 
 
+Purpose = Literal["train", "evaluate", "spread", "moments", "bins", "histogram", "gram", "recent"]
+
+
+class Consent(Section):
+    """What the owner of this device agrees to; `edgechoir consent` says more while it runs."""
+
+    allow: Annotated[tuple[Purpose, ...], Strict(False)] = Field(
+        default=("train", "evaluate", "spread", "moments", "bins"),
+        max_length=16,
+        description="Tasks that need no approval. By default what taking part in training implies: "
+        "training itself, evaluation of the model, and the statistics that normalise columns and "
+        "place the bins of trees. histogram (also counts, quantiles, drift) and gram (linear "
+        "models) wait for `edgechoir consent approve`, and so does any task about what the device "
+        "infers on at this moment, unless recent stands here too.",
+        examples=[["train", "evaluate"]],
+    )
+    min_members: int = Field(
+        default=2,
+        ge=2,
+        le=32,
+        description="A statistic over fewer members is declined.",
+    )
+    min_devices: int = Field(
+        default=3,
+        ge=2,
+        le=1_000_000,
+        description="A statistic over fewer devices in the whole federation is declined.",
+    )
+    answers_per_day: int = Field(
+        default=200, ge=0, le=5000, description="Statistics answered in 24 hours at most."
+    )
+
+
+class Queries(Section):
+    """What `edgechoir query` may ask of the devices. Each owner's consent comes on top of it."""
+
+    enabled: bool = Field(default=True, description="false: this cloud takes no queries.")
+    min_devices: int = Field(
+        default=3, ge=2, le=1_000_000, description="An answer over fewer devices is not given."
+    )
+    rounds_per_day: int = Field(
+        default=200,
+        ge=0,
+        le=1_000_000,
+        description="Rounds that queries may take in 24 hours; one query takes one to nine.",
+    )
+
+
 class MemberUpdate(Section):
     """What this member insists on; a plan that asks for less protection is refused."""
 

@@ -13,6 +13,7 @@ from edgechoir.config.sections import (
     CloudRounds,
     CloudTraining,
     CloudUpdate,
+    Consent,
     DeviceTraining,
     Log,
     MemberPrivacy,
@@ -21,6 +22,7 @@ from edgechoir.config.sections import (
     Name,
     Place,
     Predictions,
+    Queries,
     Rounds,
     Section,
     Trace,
@@ -74,6 +76,7 @@ class CloudConfig(Section):
     training: CloudTraining = CloudTraining()
     rule: AnyRule = FedAvgRule()
     update: CloudUpdate = CloudUpdate()
+    queries: Queries = Queries()
     privacy: CloudPrivacy | None = None
     audit: AuditLog = AuditLog()
     log: Log = Log()
@@ -181,6 +184,7 @@ class DeviceConfig(Child):
     update: MemberUpdate = MemberUpdate()
     privacy: MemberPrivacy = MemberPrivacy()
     predictions: Predictions = Predictions()
+    consent: Consent = Consent()
     audit: AuditLog = AuditLog()
     log: Log = Log()
     trace: Trace | None = None

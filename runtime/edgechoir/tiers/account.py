@@ -24,6 +24,7 @@ from edgechoir.rounds.events import (
     RoundFailed,
     Work,
 )
+from edgechoir.tiers.consent import Decision
 from edgechoir.wire import Plan
 
 MAX_NAMES: Final = 32
@@ -68,6 +69,17 @@ class Account:
                 self.audit.record("model", **_model(version, digest))
             case _:
                 pass
+
+    def consent(self, round_: int, decision: Decision) -> None:
+        """The owner's consent to a task was asked for, and given or not."""
+        self.audit.record(
+            "consent",
+            round=round_,
+            work=decision.task.kind,
+            task=decision.hash,
+            agreed=not decision.reason,
+            reason=decision.reason or None,
+        )
 
     def refused(self, error: RemoteError, peer: str) -> None:
         """A peer broke a rule; `peer` is who may write where its message came from."""

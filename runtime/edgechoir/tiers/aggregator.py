@@ -190,6 +190,10 @@ class AggregatorTier:
         log.info("training sees columns less their mean, over their deviation")
         self._move(Prepared(aux))
 
+    def devices(self) -> int:
+        """(root) How many devices take part now."""
+        return 0 if self._schedule is None else self._schedule.devices
+
     def _answer(self, answered: Answered) -> None:
         waiting = self._asked.get(answered.name)
         if waiting is not None and not waiting.done():

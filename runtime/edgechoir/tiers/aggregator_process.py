@@ -2,6 +2,8 @@
 
 import math
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +24,10 @@ from edgechoir.store.journal import RoundJournal
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.aggregator import AggregatorTier
 from edgechoir.tiers.host import fatal_is_plain
+from edgechoir.tiers.local_calls import serving
 from edgechoir.tiers.models import aux_of, latest, memory_of
-from edgechoir.tiers.process import OpenLink, host_of, link_of, state_held
+from edgechoir.tiers.process import OpenLink, TierConfig, host_of, link_of, state_held
+from edgechoir.tiers.queries import Desk as QueryDesk
 
 FOREVER: Final = 2**31
 
@@ -42,7 +46,7 @@ async def run_aggregator(
             tier = AggregatorTier(config, versions, schedule, subject)
             async with host_of(config, tier.describe, tier.handle, open_link) as host:
                 tier.host = host
-                async with fatal_is_plain():
+                async with fatal_is_plain(), _asked(config, tier):
                     await tier.run()
         finally:
             versions.close()
@@ -53,6 +57,18 @@ def versions_of(state: Path, bundle: Bundle | None) -> ModelVersions:
     metric = "accuracy" if bundle is None else bundle.manifest.metric
     path = state / "models.db"
     return ModelVersions(path, metric=metric, higher_is_better=metric == "accuracy")
+
+
+@asynccontextmanager
+async def _asked(config: TierConfig, tier: AggregatorTier) -> AsyncIterator[None]:
+    """(root) Take queries at the control socket meanwhile."""
+    if not isinstance(config, CloudConfig) or not config.queries.enabled or tier.subject is None:
+        yield
+        return
+    record = tier.host.account.audit.record
+    desk = QueryDesk(config.queries, tier.subject, tier.ask, tier.devices, record)
+    async with serving(config.state, {"query": desk.query}):
+        yield
 
 
 def subject_of(bundle: Bundle) -> Model:

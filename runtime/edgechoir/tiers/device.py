@@ -23,6 +23,7 @@ from edgechoir.errors import (
     BadModel,
     BadSample,
     OperatorError,
+    PolicyViolation,
     RemoteError,
     TrainingError,
 )
@@ -48,6 +49,7 @@ from edgechoir.rounds.participant import honest_survivors
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.vectors import KeptVectors
 from edgechoir.store.versions import ModelVersions
+from edgechoir.tiers.consent import WITHDRAWN, Gate
 from edgechoir.tiers.contribution import contribution, cost_of, private_terms
 from edgechoir.tiers.host import Host
 from edgechoir.tiers.ledger import Ledger
@@ -111,6 +113,7 @@ class Device:
         )
         self.ledger: Ledger
         self._trace = None if config.trace is None else Trace(config.trace.directory)
+        self._consent = Gate(config.consent, config.state)
         self._job: asyncio.Task[None] | None = None
         self._published = 0.0
         self._mark = (0, 0)
@@ -244,13 +247,19 @@ class Device:
             self._vectors,
         )
         try:
+            decision = await asyncio.to_thread(self._consent.decide, plan)
+            self.host.account.consent(plan.round, decision)
+            if decision.reason:
+                raise PolicyViolation(decision.reason)
             rho, honest = self._cost(plan)
             self.ledger.check(rho)
             piece = await do(desk, plan)
             vector = contribution(plan, piece, honest, os.urandom)
+            if await asyncio.to_thread(self._consent.withdrawn):
+                raise PolicyViolation(WITHDRAWN)
             if rho is not None:
                 await asyncio.to_thread(self.ledger.charge, rho)
-        except (TrainingError, RemoteError) as error:
+        except (TrainingError, RemoteError, OperatorError) as error:
             log.warning("round %d: %s", plan.round, error)
             self.host.happen(NoContribution(plan.round, str(error)))
             return

@@ -16,20 +16,29 @@ async def pursue(
     inquiry: Generator[Asked, Reply, T],
     ask: Callable[[Ask], Awaitable[Answered]],
     name: str,
-    told: Callable[[int, Asked], None] = lambda number, asked: None,
 ) -> T:
-    """The inquiry's answer; `told` hears of each round before it begins.
+    """The inquiry's answer, its rounds being asked of the schedule under this name.
 
     Raises OperatorError: a round gave no sum, with the reason; or BadUpdate: its sum is no answer.
     """
     number = 0
+
+    async def one(asked: Asked) -> Reply:
+        nonlocal number
+        number += 1
+        return reply_of(await ask(question(f"{name}/{number}", asked)), number)
+
+    return await drive(inquiry, one)
+
+
+async def drive(
+    inquiry: Generator[Asked, Reply, T], reply: Callable[[Asked], Awaitable[Reply]]
+) -> T:
+    """The inquiry's answer, each of its rounds being answered by `reply`."""
     try:
         asked = next(inquiry)
         while True:
-            number += 1
-            told(number, asked)
-            answered = await ask(question(f"{name}/{number}", asked))
-            asked = inquiry.send(reply_of(answered, number))
+            asked = inquiry.send(await reply(asked))
     except StopIteration as done:
         value: T = done.value
         return value

@@ -4,6 +4,7 @@ Each inquiry is a generator: it yields what a round is to ask, is sent the mean 
 returns the answer as plain values for JSON. Nothing here knows of rounds, masks or networks.
 """
 
+import hashlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -86,6 +87,12 @@ class Reply:
 
 
 Inquiry = Generator[Asked, Reply, dict[str, Any]]
+
+
+def task_hash(task: Task) -> str:
+    """What an owner approves: SHA-256 of the task without what follows from earlier rounds."""
+    lasting = {k: v for k, v in task.options.items() if k not in PLACED}
+    return hashlib.sha256(Task(task.kind, lasting).encode()).hexdigest()
 
 
 def _spread(model: Model, about: About) -> Generator[Asked, Reply, tuple[Reals, Reply]]:
