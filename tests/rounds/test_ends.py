@@ -161,6 +161,15 @@ def test_a_last_version_that_nobody_can_measure_does_not_hold_the_end_up() -> No
 # ---- divergence
 
 
+def test_a_version_that_diverges_is_never_the_best_however_well_it_guesses() -> None:
+    run = Run()
+    run.measure(1.0, 0.1)
+    run.measure(50.0, 0.9)
+    best = run.schedule.watch.best
+    assert best is not None
+    assert best.version == 0
+
+
 def diverge(run: Run, rounds: int = 3) -> None:
     for _ in range(rounds):
         run.measure(loss=50.0, accuracy=0.1, delta=0.9)

@@ -122,6 +122,17 @@ def test_how_versions_did_is_remembered_when_they_are_gone(tmp_path: Path) -> No
         assert history[3][1]["accuracy"] == pytest.approx(0.3)
 
 
+def test_a_version_that_is_not_sound_is_not_the_best(tmp_path: Path) -> None:
+    with closing(ModelVersions(tmp_path / "m.db")) as models:
+        for version, accuracy, sound in ((0, 0.5, True), (1, 0.9, False)):
+            models.put(version, np.ones(3, np.float32), {}, 1.0)
+            models.measured(version, {"accuracy": accuracy}, 2.0, sound=sound)
+        best = models.best()
+        assert best is not None
+        assert best.version == 0
+        assert models.history()[1][1] == {"accuracy": 0.9}
+
+
 def test_a_measure_that_is_not_finite_is_left_out(tmp_path: Path) -> None:
     with closing(ModelVersions(tmp_path / "m.db", metric="rmse", higher_is_better=False)) as models:
         models.put(0, np.ones(3, np.float32), {}, 1.0)

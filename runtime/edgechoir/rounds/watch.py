@@ -49,12 +49,13 @@ class Watch:
         """After a round that measured `version`."""
         if total.loss is None and total.accuracy is None:
             return self  # without rows held out there is nothing to tell by
+        far = total.loss is not None and total.loss > factor * max(self.lowest, FLOOR)
         best = Best(version, state, total.loss, total.accuracy)
-        if self.best is not None and self.best.rank >= best.rank:
+        # A model that diverges may guess more of a few rows right than one that has not learnt.
+        if self.best is not None and (far or self.best.rank >= best.rank):
             best = self.best
         if total.loss is None:
             return replace(self, best=best)
-        far = total.loss > factor * max(self.lowest, FLOOR)
         return replace(
             self,
             best=best,

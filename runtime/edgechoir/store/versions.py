@@ -104,9 +104,12 @@ class ModelVersions:
                 )
         return digest
 
-    def measured(self, version: int, metrics: Mapping[str, float], at: float) -> None:
-        """Remember how a version did, kept or not; the best of those kept stays. Raises
-        OperatorError (a full disk)."""
+    def measured(
+        self, version: int, metrics: Mapping[str, float], at: float, *, sound: bool = True
+    ) -> None:
+        """Remember how a version did, kept or not; the best of those kept stays, which one that is
+        not `sound` never is. Raises OperatorError (a full disk)."""
+        score = self._score(metrics) if sound else None
         text = json.dumps({name: value for name, value in metrics.items() if math.isfinite(value)})
         try:
             with self._lock:
@@ -122,7 +125,7 @@ class ModelVersions:
                     )
                     self._database.execute(
                         "UPDATE versions SET metrics = ?, score = ? WHERE version = ?",
-                        (text, self._score(metrics), version),
+                        (text, score, version),
                     )
         except sqlite3.Error as error:
             raise OperatorError(

@@ -222,7 +222,7 @@ class AggregatorTier:
                 self._total = one.total
                 sent, received = self.host.letters.sent, self.host.received
                 moved = (sent - self._bytes[0], received - self._bytes[1])
-                self.host.spawn(self._report(one, moved), "report")
+                self.host.spawn(self._report(one, moved, self._sound(one)), "report")
                 if one.total is not None and one.reason:
                     log.warning("round %d: %s", one.round, one.reason)
                     self._outcome, self._reason = "diverged", one.reason
@@ -253,13 +253,19 @@ class AggregatorTier:
         )
         self.host.happen(order)
 
-    async def _measured(self, result: Result) -> None:
+    def _sound(self, result: Result) -> bool:
+        """Whether the version of a round has not diverged."""
+        return not result.reason and self._schedule is not None and not self._schedule.watch.bad
+
+    async def _measured(self, result: Result, sound: bool) -> None:
         """Remember how the version that a round began with does."""
         figures = self._figures(result.total)
         known = {name: value for name, value in figures.items() if value is not None}
         if result.total is not None and known:
             try:
-                await asyncio.to_thread(self._versions.measured, result.version, known, time.time())
+                await asyncio.to_thread(
+                    self._versions.measured, result.version, known, time.time(), sound=sound
+                )
             except OperatorError as error:  # the run goes on all the same
                 log.error("%s", error)
 
@@ -269,8 +275,8 @@ class AggregatorTier:
         rmse = rmse_of(total, self._schedule.course.classifies)
         return {"accuracy": total.accuracy, "loss": total.loss, "rmse": rmse}
 
-    async def _report(self, result: Result, moved: tuple[int, int]) -> None:
-        await self._measured(result)
+    async def _report(self, result: Result, moved: tuple[int, int], sound: bool) -> None:
+        await self._measured(result, sound)
         total = result.total
         figures = self._figures(total)
         outcome = "failed" if total is None else "diverged" if result.reason else "done"
