@@ -70,6 +70,7 @@ def _line(row: dict[str, Any], figures: dict[str, float]) -> str:
 def run_export(args: argparse.Namespace) -> int:
     """A bundle with the version's weights."""
     from edgechoir.bundle.load import load_bundle
+    from edgechoir.bundle.personal import compose, split
     from edgechoir.bundle.reweigh import with_params
     from edgechoir.config import CloudConfig, load_for
     from edgechoir.errors import OperatorError
@@ -89,6 +90,7 @@ def run_export(args: argparse.Namespace) -> int:
         raise OperatorError(
             f"{config.state}: there is no such {what}; kept: {', '.join(map(str, kept)) or 'none'}"
         )
-    with_params(bundle, stored.params, args.output, normalisation(stored.extra))
+    params = compose(bundle.manifest, stored.params, split(bundle.manifest, bundle.params)[1])
+    with_params(bundle, params, args.output, normalisation(stored.extra))
     print(f"{args.output}: {bundle.manifest.name}, version {stored.version}")
     return 0

@@ -40,7 +40,7 @@ async def fitted(
     if not np.isfinite(figures.loss_sum):
         raise Hopeless(figures)
     fit = fit_plan(plan, task)
-    w = desk.held.weights
+    w = desk.weights
     update = await trainer.fit(w, x, y, fit, deadline=plan.deadline, **beside)
     check_settled(update)
     return update, figures
@@ -90,7 +90,7 @@ async def measure(desk: Desk, trainer: Learner) -> Figures:
     x, y = await asyncio.to_thread(desk.samples.hold_out_arrays)
     if not len(x):
         return Figures()
-    result = await trainer.evaluate(desk.held.weights, x, y)
+    result = await trainer.evaluate(desk.weights, x, y)
     n = len(x)
     loss = result["rmse"] ** 2 if "rmse" in result else result["loss"]
     return Figures(n, round(result.get("accuracy", 0.0) * n), loss * n)
