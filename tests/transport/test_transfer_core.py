@@ -398,6 +398,24 @@ def test_a_receiver_that_is_silent_holds_up_no_other() -> None:
     assert [key for key, _ in wire.up] == ["silent"]  # the next of that key has its turn
 
 
+def test_both_ends_say_how_far_a_blob_is() -> None:
+    wire = Wire(window=4)
+    wire.sender.start(K, data_of(20), 5.0, 60.0)
+    wire.sender.start("small", b"x", 5.0, 60.0)
+    wire.now = 6.0
+    for _ in range(11):
+        wire.send_all()
+        wire.carry()
+    wire.down.clear()
+    (there,) = wire.receiver.progress()
+    (here,) = wire.sender.progress()
+    assert (here.key, there.key) == (K, K)
+    assert 0 < here.arrived <= there.arrived < here.total == there.total == 20 * BODY
+    assert here.since <= there.since
+    wire.settle()
+    assert wire.sender.progress() == wire.receiver.progress() == []
+
+
 # ---- windows and places
 
 
