@@ -310,7 +310,9 @@ def test_findings_come_one_by_one(device: Path) -> None:
 
 def test_the_key_of_encrypted_samples_is_looked_at(run: Any, device: Path) -> None:
     assert run.findings(device)["samples"]["level"] == "good"
-    with_lines(device, "[sensor.store]", "encrypt = true", "hours = 24.0")
+    text = device.read_text()
+    assert "encrypt = false" in text
+    device.write_text(text.replace("encrypt = false", "encrypt = true\nhours = 24.0"))
     found = run.findings(device)["samples"]
     assert (found["level"], "made at the first start" in found["seen"]) == ("good", True)
     assert "no older than 24 hours" in found["seen"]
