@@ -83,6 +83,7 @@ class TrainingStatus(Part):
     state: Line
     fits: Count | None = Field(default=None, description="Rounds trained in.")
     seconds: Reading = Field(default=None, description="How long the last training took.")
+    samples: Count | None = Field(default=None, description="Labelled samples kept for it.")
 
 
 class PrivacyStatus(Part):
