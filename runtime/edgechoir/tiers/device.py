@@ -426,6 +426,7 @@ class Device:
             },
             "training": {
                 "available": self._trains,
+                "samples": len(self._samples),
                 **self._training(),
             },
         }
