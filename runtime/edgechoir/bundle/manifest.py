@@ -82,6 +82,17 @@ class Preprocessing(Frozen):
     axis: Annotated[int, Field(ge=-8, le=7)] = -1
 
 
+class Trees(Frozen):
+    """A forest: its parameters are features, thresholds and leaves of complete trees."""
+
+    count: Annotated[int, Field(ge=1, le=10_000)]
+    depth: Annotated[int, Field(ge=1, le=10)]
+
+
+TREES_GRAPH: Final = b'{"format": 1, "trees": true}\n'
+"""graph.json of a forest, which no gradient step trains."""
+
+
 class Manifest(Frozen):
     """What the model is. `outputs` names its output columns: class labels, or quantities."""
 
@@ -97,6 +108,7 @@ class Manifest(Frozen):
     parameters: Annotated[tuple[Parameter, ...], Field(min_length=1, max_length=MAX_TENSORS)]
     sha256: Mapping[str, Sha256]
     built_with: Annotated[str, StringConstraints(max_length=100)]
+    trees: Trees | None = None
 
     @property
     def size(self) -> int:
@@ -128,7 +140,20 @@ class Manifest(Frozen):
         if set(self.sha256) != set(FILES):
             raise ValueError(f"sha256 must name exactly {', '.join(FILES)}")
         self._check_preprocessing()
+        self._check_trees()
         return self
+
+    def _check_trees(self) -> None:
+        if self.trees is None:
+            return
+        scores = 1 if self.task == "classification" and len(self.outputs) == 2 else -1
+        scores = len(self.outputs) if scores < 0 else scores
+        count, nodes = self.trees.count, 2**self.trees.depth - 1
+        expected = [(scores,), (count, nodes), (count, nodes), (count, nodes + 1)]
+        if [p.shape for p in self.parameters] != expected or count % scores:
+            raise ValueError(f"a forest has parameters of shapes {expected}")
+        if len(self.input_shape) != 1:
+            raise ValueError("a forest takes samples with one axis")
 
     def _check_preprocessing(self) -> None:
         axis, rank = self.preprocessing.axis, len(self.input_shape)

@@ -12,6 +12,7 @@ from edgechoir import wire
 from edgechoir.errors import PolicyViolation
 from edgechoir.learning.rules.fednova import FEDNOVA
 from edgechoir.learning.rules.scaffold import SCAFFOLD
+from edgechoir.learning.rules.trees import GRADIENTS
 from edgechoir.learning.task import TRAIN, Task, read_task
 from edgechoir.tiers import statistics
 from edgechoir.tiers.desk import Desk as Desk
@@ -21,6 +22,7 @@ from edgechoir.tiers.desk import Rows as Rows
 from edgechoir.tiers.fednova import fednova
 from edgechoir.tiers.fitting import bounded, fitted
 from edgechoir.tiers.scaffold import scaffold
+from edgechoir.tiers.trees import gradients
 
 
 async def do(desk: Desk, plan: wire.Plan) -> Piece:
@@ -44,6 +46,7 @@ KINDS: Final[dict[str, Callable[[Desk, wire.Plan, Task], Awaitable[Piece]]]] = {
     TRAIN: train,
     SCAFFOLD: scaffold,
     FEDNOVA: fednova,
+    GRADIENTS: gradients,
     **dict.fromkeys(statistics.KINDS, statistics.statistics),
 }
 """The kinds of task that a device knows."""
