@@ -22,6 +22,7 @@ NAMES: Final = (
     "exact",
     "rounds",
     "learning",
+    "trees",
 )
 
 
