@@ -90,7 +90,7 @@ def build_trees(
     out.mkdir(parents=True, exist_ok=True)
     for word, data in files.items():
         (out / word).write_bytes(data)
-    (out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+    (out / MANIFEST).write_bytes(manifest.to_json())
     return load_bundle(out)
 
 
