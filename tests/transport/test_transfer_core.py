@@ -262,6 +262,24 @@ def test_silence_is_met_with_questions_and_not_with_data() -> None:
     assert times[-1] - times[-2] == RETRY_LAST
 
 
+def test_a_way_that_is_cut_for_a_minute_costs_what_was_under_way() -> None:
+    wire = Wire(window=8)
+    wire.sender.start(K, data_of(40), 0.0, 900.0)
+    for _ in range(15):
+        wire.send_all()
+        wire.carry()
+    while wire.now < 60.0:
+        wire.up.clear()
+        wire.down.clear()
+        wake = min(one for one in (wire.sender.wake, 60.0) if one is not None)
+        wire.pass_time(max(wake - wire.now, 0.001))
+        wire.send_all()
+    wire.settle()
+    assert outcomes(wire) == [Outcome.DELIVERED]
+    assert wire.applied == [[data_of(40)]]
+    assert wire.chunks_sent <= 40 + 8
+
+
 def test_an_answer_that_was_overtaken_changes_nothing() -> None:
     wire = Wire()
     wire.sender.start(K, data_of(12), 0.0, 60.0)
