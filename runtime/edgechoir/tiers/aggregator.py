@@ -33,6 +33,7 @@ from edgechoir.rounds.schedule import (
     Publish,
     Result,
     Schedule,
+    rmse_of,
     start,
 )
 from edgechoir.rounds.schedule import step as step_schedule
@@ -212,33 +213,30 @@ class AggregatorTier:
                 self._begin()
                 self.host.spawn(self._order(one), f"round {one.round}")
             case Publish(model, state, rule):
-                measured = self._total
-                accuracy = measured.accuracy if measured is not None else None
-                # What was measured belongs to the version before this one.
-                metrics = {} if accuracy is None else {"before": accuracy}
                 self._held = Held(model.version, model.digest, state.weights, state.aux)
                 envelope = self.host.endpoint.sign(model)
                 self._publishing = self.host.spawn(
-                    self._publish(self._held, envelope, metrics, rule), "publish model"
+                    self._publish(self._held, envelope, rule), "publish model"
                 )
             case Result():
                 self._total = one.total
                 sent, received = self.host.letters.sent, self.host.received
                 moved = (sent - self._bytes[0], received - self._bytes[1])
-                self.host.spawn(self._report(one, moved), "report")
+                self.host.spawn(self._report(one, moved, self._sound(one)), "report")
+                if one.total is not None and one.reason:
+                    log.warning("round %d: %s", one.round, one.reason)
+                    self._outcome, self._reason = "diverged", one.reason
             case Answered():
                 self._answer(one)
             case Finished(reason):
                 log.info("the run is over: %s", reason)
 
-    async def _publish(
-        self, held: Held, envelope: bytes, metrics: dict[str, float], rule: Rule
-    ) -> None:
+    async def _publish(self, held: Held, envelope: bytes, rule: Rule) -> None:
         """Hand a version out only once it is kept.
 
         No member goes back to an older one, so a cloud that had forgotten it could never go on.
         """
-        await asyncio.to_thread(keep, self._versions, held, metrics, rule.remember())
+        await asyncio.to_thread(keep, self._versions, held, {}, rule.remember())
         self.host.letters.put(Outgoing("model", "", envelope))
 
     async def _order(self, order: Order) -> None:
@@ -255,8 +253,33 @@ class AggregatorTier:
         )
         self.host.happen(order)
 
-    async def _report(self, result: Result, moved: tuple[int, int]) -> None:
+    def _sound(self, result: Result) -> bool:
+        """Whether the version of a round has not diverged."""
+        return not result.reason and self._schedule is not None and not self._schedule.watch.bad
+
+    async def _measured(self, result: Result, sound: bool) -> None:
+        """Remember how the version that a round began with does."""
+        figures = self._figures(result.total)
+        known = {name: value for name, value in figures.items() if value is not None}
+        if result.total is not None and known:
+            try:
+                await asyncio.to_thread(
+                    self._versions.measured, result.version, known, time.time(), sound=sound
+                )
+            except OperatorError as error:  # the run goes on all the same
+                log.error("%s", error)
+
+    def _figures(self, total: Total | None) -> dict[str, float | None]:
+        if total is None or self._schedule is None:
+            return {"accuracy": None, "loss": None, "rmse": None}
+        rmse = rmse_of(total, self._schedule.course.classifies)
+        return {"accuracy": total.accuracy, "loss": total.loss, "rmse": rmse}
+
+    async def _report(self, result: Result, moved: tuple[int, int], sound: bool) -> None:
+        await self._measured(result, sound)
         total = result.total
+        figures = self._figures(total)
+        outcome = "failed" if total is None else "diverged" if result.reason else "done"
         metrics = Metrics(
             federation=self.config.federation,
             tier=self.config.tier,
@@ -264,10 +287,11 @@ class AggregatorTier:
             round=result.round,
             at=time.time(),
             version=result.version,
-            outcome="failed" if total is None else "done",
+            outcome=outcome,
             reason=result.reason or None,
-            accuracy=None if total is None else total.accuracy,
-            loss=None if total is None else total.loss,
+            accuracy=figures["accuracy"],
+            loss=figures["loss"],
+            rmse=figures["rmse"],
             members=0 if total is None else len(self._survivors),
             expected=len(self._members),
             devices=0 if total is None else total.devices,
@@ -288,7 +312,6 @@ class AggregatorTier:
         phase = "" if down is None else down.phase.value
         if self._schedule is not None and self._schedule.finished:
             phase = f"finished: {self._schedule.finished}"
-        total = self._total
         held = self._held
         return {
             "model": None
@@ -296,7 +319,7 @@ class AggregatorTier:
             else {
                 "version": held.version,
                 "sha256": held.digest.hex()[:16],
-                "accuracy": None if total is None else total.accuracy,
+                **self._quality(),
             },
             "privacy": self._privacy(),
             "round": {
@@ -309,6 +332,18 @@ class AggregatorTier:
                 "reason": self._reason or None,
                 "seconds": self._seconds,
             },
+        }
+
+    def _quality(self) -> dict[str, Any]:
+        """How the version before this one did, and which has done best."""
+        best = None if self._schedule is None else self._schedule.watch.best
+        figures = self._figures(self._total)
+        return {
+            "accuracy": figures["accuracy"],
+            "rmse": figures["rmse"],
+            "loss": figures["loss"],
+            "best_version": None if best is None else best.version,
+            "rollbacks": None if self._schedule is None else self._schedule.watch.rollbacks,
         }
 
     def _privacy(self) -> dict[str, Any] | None:

@@ -1,8 +1,10 @@
 """The process of a tier with children: node, edge cloud or cloud."""
 
+import math
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -17,12 +19,13 @@ from edgechoir.learning.rules.private import make_private
 from edgechoir.learning.state import State
 from edgechoir.learning.statistics.inquiry import MEAN, Model
 from edgechoir.rounds.schedule import Course, Schedule
+from edgechoir.rounds.watch import Best, Watch
 from edgechoir.store.journal import RoundJournal
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.aggregator import AggregatorTier
 from edgechoir.tiers.host import fatal_is_plain
 from edgechoir.tiers.local_calls import serving
-from edgechoir.tiers.models import latest, memory_of
+from edgechoir.tiers.models import aux_of, latest, memory_of
 from edgechoir.tiers.process import OpenLink, TierConfig, host_of, link_of, state_held
 from edgechoir.tiers.queries import Desk as QueryDesk
 
@@ -34,11 +37,11 @@ async def run_aggregator(
 ) -> None:
     """Serve as node, edge cloud or cloud until cancelled. Raises EdgechoirError."""
     with state_held(config.state):
-        versions = ModelVersions(config.state / "models.db")
+        bundle = load_bundle(config.model.bundle) if isinstance(config, CloudConfig) else None
+        versions = versions_of(config.state, bundle)
         try:
             schedule = subject = None
-            if isinstance(config, CloudConfig):
-                bundle = load_bundle(config.model.bundle)
+            if isinstance(config, CloudConfig) and bundle is not None:
                 schedule, subject = _schedule(config, bundle, versions), subject_of(bundle)
             tier = AggregatorTier(config, versions, schedule, subject)
             async with host_of(config, tier.describe, tier.handle, open_link) as host:
@@ -47,6 +50,13 @@ async def run_aggregator(
                     await tier.run()
         finally:
             versions.close()
+
+
+def versions_of(state: Path, bundle: Bundle | None) -> ModelVersions:
+    """The versions that a tier keeps; the best of them, where it has the bundle, by its metric."""
+    metric = "accuracy" if bundle is None else bundle.manifest.metric
+    path = state / "models.db"
+    return ModelVersions(path, metric=metric, higher_is_better=metric == "accuracy")
 
 
 @asynccontextmanager
@@ -74,14 +84,24 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
     if rounds.target_accuracy is not None and not classifies:
         raise OperatorError(
             f"{bundle.manifest.name} is a {bundle.manifest.task}: it has no accuracy to reach; "
-            "leave rounds.target_accuracy out, and stop it by rounds or patience"
+            "leave rounds.target_accuracy out, and stop it by rounds, target_rmse or patience"
+        )
+    if rounds.target_rmse is not None and classifies:
+        raise OperatorError(
+            f"{bundle.manifest.name} is a classification: it has no RMSE to reach; set "
+            "rounds.target_accuracy"
         )
     course = Course(
         rounds=rounds.rounds or FOREVER,
         deadline=rounds.deadline_s,
         pause=rounds.pause_s,
         target_accuracy=rounds.target_accuracy,
+        target_rmse=rounds.target_rmse,
         patience=rounds.patience,
+        min_gain=rounds.min_gain,
+        diverged_factor=rounds.diverged_factor,
+        diverged_rounds=rounds.diverged_rounds,
+        release=rounds.release,
         epochs=training.epochs,
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
@@ -123,4 +143,15 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
         journal.close()
     # The version that brought mean and deviation came of no training.
     done = max(version - 1, 0) if MEAN in state.aux else version
-    return Schedule(course, state, rule, version, last, done=done, waits=waits)
+    watch = watch_of(versions)
+    return Schedule(course, state, rule, version, last, done=done, waits=waits, watch=watch)
+
+
+def watch_of(versions: ModelVersions) -> Watch:
+    """What an earlier process knew of the best version."""
+    kept = versions.best()
+    if kept is None:
+        return Watch()
+    loss, accuracy = kept.metrics.get("loss"), kept.metrics.get("accuracy")
+    lowest = min(figures.get("loss", math.inf) for _, figures, _ in versions.history())
+    return Watch(Best(kept.version, State(kept.params, aux_of(kept)), loss, accuracy), lowest)

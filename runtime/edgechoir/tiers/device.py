@@ -397,6 +397,7 @@ class Device:
             "privacy": self.ledger.describe(),
             "training": {
                 "available": self._trains,
+                "samples": len(self._samples),
                 **self._training(),
             },
         }
