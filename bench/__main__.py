@@ -16,6 +16,7 @@ NAMES: Final = (
     "pipeline",
     "transport",
     "crowd",
+    "broker",
     "startup",
     "memory",
     "secagg",
