@@ -5,6 +5,7 @@ many those were. Raises TrainingError or BadUpdate where this device cannot do i
 for a task that makes no sense.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -14,6 +15,7 @@ from edgechoir import wire
 from edgechoir.errors import PolicyViolation, TrainingError
 from edgechoir.learning.rules.fednova import FEDNOVA
 from edgechoir.learning.rules.scaffold import SCAFFOLD
+from edgechoir.learning.rules.trees import GRADIENTS
 from edgechoir.learning.task import MEASURE, TRAIN, Task, read_task
 from edgechoir.tiers import statistics
 from edgechoir.tiers.desk import Desk as Desk
@@ -23,6 +25,7 @@ from edgechoir.tiers.desk import Rows as Rows
 from edgechoir.tiers.fednova import fednova
 from edgechoir.tiers.fitting import Hopeless, bounded, fitted, measure, trainer_of
 from edgechoir.tiers.scaffold import scaffold
+from edgechoir.tiers.trees import figures_of_trees, gradients
 
 
 async def do(desk: Desk, plan: wire.Plan) -> Piece:
@@ -48,7 +51,10 @@ async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
 
 async def measure_only(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
     """The global model as it does here, and nothing else."""
-    figures = await measure(desk, trainer_of(desk))
+    if desk.bundle.manifest.trees is not None:
+        figures = await asyncio.to_thread(figures_of_trees, desk)
+    else:
+        figures = await measure(desk, trainer_of(desk))
     if not figures.held_out:
         raise TrainingError("no samples are held out")
     return Piece(np.zeros(plan.dimension, np.float32), figures.held_out, figures)
@@ -59,6 +65,7 @@ KINDS: Final[dict[str, Callable[[Desk, wire.Plan, Task], Awaitable[Piece]]]] = {
     MEASURE: measure_only,
     SCAFFOLD: scaffold,
     FEDNOVA: fednova,
+    GRADIENTS: gradients,
     **dict.fromkeys(statistics.KINDS, statistics.statistics),
 }
 """The kinds of task that a device knows."""
