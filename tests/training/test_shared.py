@@ -21,7 +21,7 @@ def test_both_sides_see_what_was_put(named: bool, monkeypatch: pytest.MonkeyPatc
     there.put([b"answer"])
     assert here.take(6) == b"answer"
     assert os.fstat(here.descriptor).st_size == 0  # the memory is given back
-    assert there.view(0) == here.take(0) == b""
+    assert (len(there.view(0)), len(here.take(0))) == (0, 0)
     here.close()
     there.close()
 

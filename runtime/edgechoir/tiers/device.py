@@ -176,6 +176,7 @@ class Device:
                 if self._trains:
                     taking_part = self._take_part(self._trainer)
                     beside.append(group.create_task(taking_part, name="take part"))
+                if self._trainer is not None:
                     budget = self.config.training.p99_budget_ms / 1e3
                     yielding = yield_to_answers(self._trainer, self.predictor, budget)
                     beside.append(group.create_task(yielding, name="yield"))
