@@ -170,6 +170,15 @@ def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
             "update.ring_bits = 32",
         ),
         (
+            CLOUD + '[robust]\nestimate = "median"\n[rule]\nname = "scaffold"\n',
+            "leave [robust] out",
+        ),
+        (
+            CLOUD + '[robust]\nestimate = "krum"\n[privacy]\nnoise = 1.0\n',
+            "hides what a bad one does",
+        ),
+        (CLOUD + "[robust]\nbad_share = 0.5\n", "robust.bad_share"),
+        (
             CLOUD + '[privacy]\nnoise = 1.0\n[rule]\nname = "scaffold"\n',
             "choir.toml: rule scaffold: its devices send more than an update, which the noise "
             "does not cover: leave [privacy] out",

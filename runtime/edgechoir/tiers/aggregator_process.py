@@ -14,6 +14,7 @@ from edgechoir.errors import OperatorError
 from edgechoir.learning.rates import Rates
 from edgechoir.learning.rules.choose import make_rule
 from edgechoir.learning.rules.private import make_private
+from edgechoir.learning.rules.robust import make_robust
 from edgechoir.learning.state import State
 from edgechoir.learning.statistics.inquiry import MEAN, Model
 from edgechoir.rounds.schedule import Course, Schedule
@@ -99,6 +100,8 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
     if config.privacy is not None:
         privacy = config.privacy.model_dump(exclude={"noise"})
         rule = make_private(rule, {"z": config.privacy.noise, **privacy})
+    if config.robust is not None:
+        rule = make_robust(rule, config.robust.model_dump())
     kept = latest(versions)
     if kept is None:
         state, version = State(np.array(bundle.params, np.float32)), 0
