@@ -77,12 +77,15 @@ class FitPlan:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What training gives back: delta [d] = trained minus given weights, over `n` samples.
+    """What training gives back: delta [s] = trained minus given shared weights, over `n` samples.
 
     `metrics` holds means over the local hold-out or training rows, by name ("loss", "accuracy").
+    `personal` [p] are the trained layers that stay on this device, None where a model has none.
+    They are no part of what is sent.
     """
 
     delta: Floats
     n: int
     steps: int
     metrics: Mapping[str, float]
+    personal: Floats | None = None

@@ -9,7 +9,8 @@ import pytest
 from edgechoir.bundle.build import build_bundle
 from edgechoir.bundle.load import load_bundle
 from edgechoir.bundle.manifest import FILES, MANIFEST
-from edgechoir.errors import OperatorError
+from edgechoir.bundle.personal import compose, split
+from edgechoir.errors import BadModel, OperatorError
 
 torch = pytest.importorskip("torch", reason="building needs the extra 'train'")
 pytestmark = pytest.mark.torch
@@ -50,7 +51,7 @@ def module(forward: str, parts: str = "") -> str:
     )
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "gru", "lstm", "resnet"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "gru", "lstm", "resnet", "personal"])
 def test_a_model_file_becomes_a_bundle_that_loads(name: str, tmp_path: Path) -> None:
     bundle = build_bundle(MODELS / f"{name}.py", tmp_path / "bundle", seed=3)
     assert bundle.manifest.name == name
@@ -68,6 +69,20 @@ def test_the_digits_bundle_is_what_its_model_file_builds_to(tmp_path: Path) -> N
         seen = hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
         assert seen == hashlib.sha256((DIGITS / "bundle" / name).read_bytes()).hexdigest(), name
     assert built.digest == kept.digest
+
+
+def test_personal_parameters_stand_behind_the_shared_ones(tmp_path: Path) -> None:
+    bundle = build_bundle(MODELS / "personal.py", tmp_path / "bundle")
+    names = [parameter.name for parameter in bundle.manifest.parameters]
+    assert names[:2] == ["body.weight", "body.bias"]
+    assert set(names[2:]) == {
+        *("calibration.weight", "calibration.bias", "head.weight", "head.bias")
+    }
+    assert bundle.manifest.shared == 6 * 12 + 12
+    shared, personal = split(bundle.manifest, bundle.params)
+    assert np.array_equal(compose(bundle.manifest, shared, personal), bundle.params)
+    with pytest.raises(BadModel, match="expected 84 and 81"):
+        compose(bundle.manifest, shared[1:], personal)
 
 
 def test_the_seed_alone_sets_the_weights(tmp_path: Path) -> None:

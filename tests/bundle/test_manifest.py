@@ -74,6 +74,10 @@ def test_the_digits_manifest_is_read() -> None:
         ),
         ({"preprocessing": {"scale": [1.0, 2.0]}}, "expected 1 or 64"),
         ({"preprocessing": {"axis": 1}}, "axis"),
+        ({"personal": ["tail.*"]}, "fits no parameter"),
+        ({"personal": ["*"]}, "nothing is left"),
+        ({"personal": ["0.*"]}, "stands before a shared one"),
+        ({"personal": ["[a-z]"]}, "personal"),
         ({"unknown": 1}, "unknown"),
     ],
 )

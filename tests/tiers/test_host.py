@@ -14,7 +14,9 @@ from edgechoir import wire
 from edgechoir.errors import OperatorError
 from edgechoir.monitor.records import PredictionRecord
 from edgechoir.monitor.status import MemberState
+from edgechoir.monitor.summary import summarise
 from edgechoir.rounds.endpoint import Outgoing
+from edgechoir.tiers import host
 from edgechoir.tiers.letters import MAX_WAITING
 from edgechoir.transport.control import is_control
 from edgechoir.transport.link import Link
@@ -269,6 +271,29 @@ def test_a_model_on_its_way_holds_up_no_message_and_only_the_latest_follows_it(
                 async with asyncio.timeout(WAIT_S):
                     await third.wait()
             assert models == [b"1", b"3"]
+
+    asyncio.run(trial())
+
+
+def test_the_status_says_how_far_a_slow_transfer_is(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def trial() -> None:
+        async with federation.running() as running:
+            one, _ = await keyed(federation, running)
+            federation.cut("cloud")
+            one.host.letters.put(Outgoing("up", "", bytes(1_000_000)))
+            where = "edgechoir/v1/alps/device/dev-1/up/cloud"
+            async with federation.overheard("cloud", where, controls=True) as heard:
+                await federation.until(lambda: bool(heard))  # its offer
+                assert one.host.status(MemberState.ONLINE).transfers is None
+                monkeypatch.setattr(host, "SLOW_S", 0.0)
+                status = one.host.status(MemberState.ONLINE)
+            assert status.transfers is not None
+            (way,) = status.transfers
+            assert (way.sender, way.receiver) == ("dev-1", "cloud")
+            assert (way.arrived, way.total) == (0, 1_000_000)
+            assert "0.0 of 1.0 MB to cloud" in summarise(status).notes
 
     asyncio.run(trial())
 

@@ -9,6 +9,7 @@ import pytest
 from edgechoir.bundle.build import build_bundle
 from edgechoir.bundle.load import Bundle
 from edgechoir.bundle.manifest import prepare
+from edgechoir.bundle.personal import compose, split
 from edgechoir.bundle.recipe import run_model_file
 from edgechoir.errors import BadModel
 from edgechoir.types import FitPlan
@@ -52,7 +53,7 @@ def train_module(module: Any, loss: Any, x: Any, y: Any) -> float:
     return total / len(x)
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "gru", "lstm", "resnet"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "gru", "lstm", "resnet", "personal"])
 def test_training_through_the_graph_is_training_through_the_module(
     name: str, tmp_path: Path
 ) -> None:
@@ -69,8 +70,12 @@ def test_training_through_the_graph_is_training_through_the_module(
     loss = {"cross_entropy": torch.nn.CrossEntropyLoss(), "huber": torch.nn.HuberLoss()}
     seen = train_module(module, loss[bundle.manifest.loss], prepared, torch.from_numpy(y))
     assert update.metrics["fit_loss"] == pytest.approx(seen, rel=1e-5)
-    trained = torch.cat([p.detach().flatten() for p in module.parameters()]).numpy()
-    np.testing.assert_allclose(bundle.params + update.delta, trained, atol=1e-5)
+    tensors = dict(module.named_parameters())
+    trained = torch.cat([tensors[p.name].detach().flatten() for p in bundle.manifest.parameters])
+    shared, personal = split(bundle.manifest, bundle.params)
+    own = personal if update.personal is None else update.personal
+    through_graph = compose(bundle.manifest, shared + update.delta, own)
+    np.testing.assert_allclose(through_graph, trained.numpy(), atol=1e-5)
     assert np.abs(update.delta).max() > 1e-3  # it did train
 
 

@@ -230,6 +230,29 @@ def test_a_retained_blob_waits_in_chunks_and_a_shorter_one_replaces_it(
     asyncio.run(run())
 
 
+def test_a_late_subscriber_gets_a_retained_model_of_several_megabytes(
+    open_trial: OpenTrial,
+) -> None:
+    async def run() -> None:
+        model = os.urandom(6 << 20)
+        async with open_trial() as trial, trial.link("a") as a:
+            count = await send_blob(a, "open/big", model, retain=True, per_chunk_topic=True)
+            async with trial.link("b") as b, asyncio.timeout(20):
+                await b.subscribe("open/big/+")
+                assembler = Assembler(8 << 20)
+                async for message in b.messages():
+                    assert message.retained
+                    blob = assembler.feed("big", message.payload, 0.0)
+                    if blob is not None:
+                        break
+                assert blob == model
+            await send_blob(
+                a, "open/big", b"", retain=True, per_chunk_topic=True, stale_chunks=count
+            )
+
+    asyncio.run(run())
+
+
 def test_a_blob_that_is_refused_says_so_once(open_trial: OpenTrial) -> None:
     async def run() -> None:
         async with open_trial() as trial, trial.link("a") as a:

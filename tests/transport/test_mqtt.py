@@ -325,6 +325,38 @@ def test_what_was_in_flight_is_sent_again_over_the_next_connection() -> None:
     asyncio.run(run())
 
 
+def test_after_a_reconnection_no_packet_asks_for_more_topics_than_aws_takes() -> None:
+    patterns = [f"topic/{n}" for n in range(20)]
+
+    async def run() -> None:
+        asked: asyncio.Queue[list[str]] = asyncio.Queue()
+
+        async def agree(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(CONNACK_5)
+            for _ in patterns:
+                subscribe = await read_packet(reader)
+                writer.write(b"\x90\x04" + subscribe[1:3] + b"\x00\x01")
+
+        async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(CONNACK_5)
+            while packet := await read_packet(reader):
+                if packet[0] == 0x82:
+                    asked.put_nowait([p for p in patterns if p.encode() + b"\x01" in packet])
+
+        async with (
+            scripted([agree, listen]) as (port, _),
+            MqttLink(settings_for(port)) as link,
+        ):
+            for pattern in patterns:
+                await link.subscribe(pattern)
+            async with asyncio.timeout(20):
+                batches = [await asked.get() for _ in range(3)]
+            assert [len(batch) for batch in batches] == [8, 8, 4]
+            assert sorted(p for batch in batches for p in batch) == sorted(patterns)
+
+    asyncio.run(run())
+
+
 def test_a_message_larger_than_the_broker_takes_is_refused_before_it_is_sent() -> None:
     async def run() -> None:
         small_packets = b"\x20\x08\x00\x00\x05\x27\x00\x00\x04\x00"

@@ -262,6 +262,24 @@ def test_silence_is_met_with_questions_and_not_with_data() -> None:
     assert times[-1] - times[-2] == RETRY_LAST
 
 
+def test_a_way_that_is_cut_for_a_minute_costs_what_was_under_way() -> None:
+    wire = Wire(window=8)
+    wire.sender.start(K, data_of(40), 0.0, 900.0)
+    for _ in range(15):
+        wire.send_all()
+        wire.carry()
+    while wire.now < 60.0:
+        wire.up.clear()
+        wire.down.clear()
+        wake = min(one for one in (wire.sender.wake, 60.0) if one is not None)
+        wire.pass_time(max(wake - wire.now, 0.001))
+        wire.send_all()
+    wire.settle()
+    assert outcomes(wire) == [Outcome.DELIVERED]
+    assert wire.applied == [[data_of(40)]]
+    assert wire.chunks_sent <= 40 + 8
+
+
 def test_an_answer_that_was_overtaken_changes_nothing() -> None:
     wire = Wire()
     wire.sender.start(K, data_of(12), 0.0, 60.0)
@@ -396,6 +414,24 @@ def test_a_receiver_that_is_silent_holds_up_no_other() -> None:
     wire.pass_time(10.0)
     wire.send_all()
     assert [key for key, _ in wire.up] == ["silent"]  # the next of that key has its turn
+
+
+def test_both_ends_say_how_far_a_blob_is() -> None:
+    wire = Wire(window=4)
+    wire.sender.start(K, data_of(20), 5.0, 60.0)
+    wire.sender.start("small", b"x", 5.0, 60.0)
+    wire.now = 6.0
+    for _ in range(11):
+        wire.send_all()
+        wire.carry()
+    wire.down.clear()
+    (there,) = wire.receiver.progress()
+    (here,) = wire.sender.progress()
+    assert (here.key, there.key) == (K, K)
+    assert 0 < here.arrived <= there.arrived < here.total == there.total == 20 * BODY
+    assert here.since <= there.since
+    wire.settle()
+    assert wire.sender.progress() == wire.receiver.progress() == []
 
 
 # ---- windows and places

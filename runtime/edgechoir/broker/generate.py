@@ -8,8 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from edgechoir.broker.aws_iot import aws_files
+from edgechoir.broker.emqx import emqx_files
 from edgechoir.broker.federation import Federation
+from edgechoir.broker.hivemq import hivemq_files
 from edgechoir.broker.mosquitto import mosquitto_files
+from edgechoir.broker.nats import nats_files
+from edgechoir.broker.rabbitmq import rabbitmq_files
 from edgechoir.broker.settings import BrokerSettings
 from edgechoir.errors import OperatorError
 from edgechoir.fleet.files import PRIVATE, make_directory, write_atomic
@@ -30,6 +35,11 @@ def _bridge(settings: BrokerSettings, federation: Federation, place: Path) -> di
 MAKES: Final[Mapping[str, Make]] = {
     "mosquitto": _mosquitto,
     "bridge": _bridge,
+    "rabbitmq": rabbitmq_files,
+    "emqx": emqx_files,
+    "hivemq": hivemq_files,
+    "nats": nats_files,
+    "aws-iot": aws_files,
 }
 
 

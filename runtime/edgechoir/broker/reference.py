@@ -10,6 +10,7 @@ from typing import Final
 
 from edgechoir.broker.bridges import Bridge, Upper, render_bridge
 from edgechoir.broker.federation import Federation
+from edgechoir.broker.generate import generate
 from edgechoir.broker.mosquitto import CONF, mosquitto_files, render_conf
 from edgechoir.broker.settings import BrokerSettings
 from edgechoir.fleet.broker_files import BrokerFiles
@@ -54,6 +55,11 @@ def reference_files() -> dict[str, str]:
     return {
         **mosquitto_files(SETTINGS, FEDERATION, place=place, user=None),
         f"bridge/{CONF}": bridged,
+        **{
+            f"{make}/{name}": text
+            for make in ("rabbitmq", "emqx", "hivemq", "nats", "aws-iot")
+            for name, text in generate(make, SETTINGS, FEDERATION, SETTINGS.state).items()
+        },
     }
 
 

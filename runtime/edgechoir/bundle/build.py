@@ -20,6 +20,7 @@ from edgechoir.bundle.manifest import (
     TASK_METRIC,
     Manifest,
     Parameter,
+    is_personal,
 )
 from edgechoir.bundle.recipe import Meta, run_model_file
 from edgechoir.bundle.shapes import check_shapes
@@ -73,8 +74,9 @@ def _files(module: "nn.Module", example: "Tensor", meta: Meta, source: Path) -> 
         # torch.export warns of its own deprecations, which no author can act on.
         warnings.simplefilter("ignore")
         graph = trace(module.train(), example, source)
-    parameters = _parameters(module, source)
-    vector = _vector(module)
+    tensors = _in_order(module, meta.personal)
+    parameters = _parameters(tensors, source)
+    vector = _vector(tensors)
     onnx = export_onnx(module, example, parameters)
     with torch.no_grad():
         expected = module.eval()(example).numpy()
@@ -97,6 +99,7 @@ def _files(module: "nn.Module", example: "Tensor", meta: Meta, source: Path) -> 
             loss=meta.loss or TASK_LOSSES[meta.task][0],
             metric=TASK_METRIC[meta.task],
             parameters=parameters,
+            personal=meta.personal,
             sha256={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
             built_with=f"torch {torch.__version__}",
         )
@@ -104,14 +107,19 @@ def _files(module: "nn.Module", example: "Tensor", meta: Meta, source: Path) -> 
         check_shapes(graph, manifest)
     except (ValidationError, BadModel) as error:
         raise OperatorError(f"{source}: {error}") from error
-    return {MANIFEST: manifest.model_dump_json(indent=1).encode() + b"\n", **files}
+    return {MANIFEST: manifest.to_json(), **files}
 
 
-def _parameters(module: "nn.Module", source: Path) -> tuple[Parameter, ...]:
+def _in_order(module: "nn.Module", personal: tuple[str, ...]) -> "list[tuple[str, Tensor]]":
+    """The module's parameters, the personal ones last."""
+    return sorted(module.named_parameters(), key=lambda each: is_personal(each[0], personal))
+
+
+def _parameters(tensors: "list[tuple[str, Tensor]]", source: Path) -> tuple[Parameter, ...]:
     import torch
 
     table, offset = [], 0
-    for name, tensor in module.named_parameters():
+    for name, tensor in tensors:
         if tensor.dtype != torch.float32 or not tensor.requires_grad:
             raise OperatorError(
                 f"{source}: parameter {name!r} is {tensor.dtype}, requires_grad="
@@ -124,7 +132,7 @@ def _parameters(module: "nn.Module", source: Path) -> tuple[Parameter, ...]:
     return tuple(table)
 
 
-def _vector(module: "nn.Module") -> Floats:
+def _vector(tensors: "list[tuple[str, Tensor]]") -> Floats:
     """Every parameter, flat, in the order of the table: float32 [d]."""
-    flat = [tensor.detach().numpy().ravel() for tensor in module.parameters()]
+    flat = [tensor.detach().numpy().ravel() for _, tensor in tensors]
     return np.concatenate(flat).astype(np.float32)

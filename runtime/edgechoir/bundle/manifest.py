@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from typing import Annotated, Final, Literal, Self
 
 import numpy as np
@@ -52,6 +53,8 @@ TASK_METRIC: Final[Mapping[Task, MetricName]] = {"classification": "accuracy", "
 
 Label = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Dim = Annotated[int, Field(ge=1, le=MAX_PARAMS)]
+Pattern = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.*?]{1,200}$")]
+"""A parameter's name, where * stands for any characters and ? for one."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -83,7 +86,12 @@ class Preprocessing(Frozen):
 
 
 class Manifest(Frozen):
-    """What the model is. `outputs` names its output columns: class labels, or quantities."""
+    """What the model is. `outputs` names its output columns: class labels, or quantities.
+
+    `personal` are the patterns of the parameters that stay on each device (FedPer; Arivazhagan et
+    al. 2019, section 3). They stand behind all shared ones, so the first `shared` elements of a
+    vector are what the federation learns together, and the rest is the device's own.
+    """
 
     format: Literal[1]
     name: Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
@@ -95,6 +103,7 @@ class Manifest(Frozen):
     loss: LossName
     metric: MetricName
     parameters: Annotated[tuple[Parameter, ...], Field(min_length=1, max_length=MAX_TENSORS)]
+    personal: Annotated[tuple[Pattern, ...], Field(max_length=64)] = ()
     sha256: Mapping[str, Sha256]
     built_with: Annotated[str, StringConstraints(max_length=100)]
 
@@ -102,6 +111,16 @@ class Manifest(Frozen):
     def size(self) -> int:
         """d: the number of elements in the flat vector."""
         return sum(parameter.size for parameter in self.parameters)
+
+    @property
+    def shared(self) -> int:
+        """s: the number of elements that travel; the d - s behind them are personal."""
+        return sum(p.size for p in self.parameters if not is_personal(p.name, self.personal))
+
+    def to_json(self) -> bytes:
+        """As manifest.json has it; `personal` only where there is some."""
+        unused = set() if self.personal else {"personal"}
+        return self.model_dump_json(indent=1, exclude=unused).encode() + b"\n"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -128,7 +147,18 @@ class Manifest(Frozen):
         if set(self.sha256) != set(FILES):
             raise ValueError(f"sha256 must name exactly {', '.join(FILES)}")
         self._check_preprocessing()
+        self._check_personal()
         return self
+
+    def _check_personal(self) -> None:
+        for pattern in self.personal:
+            if not any(is_personal(parameter.name, (pattern,)) for parameter in self.parameters):
+                raise ValueError(f"personal {pattern!r} fits no parameter")
+        own = [is_personal(parameter.name, self.personal) for parameter in self.parameters]
+        if all(own):
+            raise ValueError("every parameter is personal: nothing is left to learn together")
+        if own != sorted(own):
+            raise ValueError("a personal parameter stands before a shared one")
 
     def _check_preprocessing(self) -> None:
         axis, rank = self.preprocessing.axis, len(self.input_shape)
@@ -141,6 +171,11 @@ class Manifest(Frozen):
                 raise ValueError(
                     f"preprocessing {word} has {seen} numbers, expected 1 or {allowed[1]}"
                 )
+
+
+def is_personal(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether the parameter `name` stays on the device."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def parse_manifest(data: bytes) -> Manifest:

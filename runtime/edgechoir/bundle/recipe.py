@@ -41,7 +41,8 @@ class Meta(BaseModel):
     `input` is the shape of one sample, `outputs` names the model's output columns: the class labels
     (the model gives logits), or the quantities of a regression. What the model sees is
     (x - offset) * scale, along `axis` of the sample where a list is given. `loss` defaults to
-    cross_entropy or mse.
+    cross_entropy or mse. `personal` names the parameters that every device keeps to itself, with *
+    for any characters: ["head.*"].
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -54,6 +55,7 @@ class Meta(BaseModel):
     offset: Numbers = 0.0
     scale: Numbers = 1.0
     axis: int = -1
+    personal: tuple[str, ...] = ()
 
     def preprocessing(self) -> Preprocessing:
         """As the manifest writes it."""

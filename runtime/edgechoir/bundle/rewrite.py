@@ -35,7 +35,7 @@ def write_with(
         out.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             (out / name).write_bytes(data)
-        (out / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n")
+        (out / MANIFEST).write_bytes(manifest.to_json())
     except OSError as error:
         raise OperatorError(f"cannot write the bundle {out}: {error.strerror}") from None
     return load_bundle(out)

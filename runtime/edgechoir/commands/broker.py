@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgechoir.broker.settings import BrokerSettings
 
 ACTIONS: Final = ("run", "generate", "check")
-MAKES: Final = ("mosquitto", "bridge")
+MAKES: Final = ("mosquitto", "bridge", "rabbitmq", "emqx", "hivemq", "nats", "aws-iot")
 """A copy of `edgechoir.broker.generate.MAKES`, which is too heavy for every command's start."""
 
 

@@ -50,5 +50,6 @@ def run_verify(args: argparse.Namespace) -> int:
         print(
             f"{args.bundle}: sound. {manifest.name}, {manifest.task}, {manifest.size} parameters, "
             f"inputs {list(manifest.input_shape)}, {len(manifest.outputs)} outputs"
+            + (f", {manifest.size - manifest.shared} of them personal" if manifest.personal else "")
         )
     return 0

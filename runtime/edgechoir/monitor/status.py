@@ -101,6 +101,16 @@ class BrokerStatus(Part):
     )
 
 
+class TransferStatus(Part):
+    """A blob that takes long on its way."""
+
+    sender: Name
+    receiver: Name
+    arrived: Count = Field(description="Bytes that the receiver has.")
+    total: Count = Field(description="Bytes in all.")
+    seconds: Reading = Field(default=None, description="How long it has been under way.")
+
+
 class SpoolStatus(Part):
     """Documents kept on the disk while the broker is away."""
 
@@ -166,6 +176,9 @@ class Status(Document):
     )
     broker: BrokerStatus | None = None
     spool: SpoolStatus | None = None
+    transfers: Annotated[list[TransferStatus], Field(max_length=8)] | None = Field(
+        default=None, description="Blobs that have been under way for 2 s, the oldest first."
+    )
     certificate: CertificateStatus | None = None
     audit: AuditStatus | None = None
     health: Health | None = None

@@ -78,6 +78,10 @@ def _notes(status: Status) -> str:
     notes = []
     if status.round and status.round.reason:
         notes.append(f"last round: {status.round.reason}")
+    for way in status.transfers or ():
+        there, of = way.arrived / 1e6, way.total / 1e6
+        peer = f"from {way.sender}" if way.receiver == status.member else f"to {way.receiver}"
+        notes.append(f"{there:.1f} of {of:.1f} MB {peer}")
     if status.drops:
         worst = sorted(status.drops.items(), key=lambda item: -item[1])[:3]
         notes.append("refused " + ", ".join(f"{count} {reason}" for reason, count in worst))

@@ -38,6 +38,7 @@ from edgechoir.pipeline.order import Reorder
 from edgechoir.pipeline.relief import Relief
 from edgechoir.pipeline.sample import Bound, Sample
 from edgechoir.pipeline.sink import Sink
+from edgechoir.pipeline.sinks.callback import CallbackSink
 from edgechoir.pipeline.source import Source
 from edgechoir.pipeline.window import CountWindow, TimeWindow
 from edgechoir.types import NAME, Floats
@@ -240,8 +241,10 @@ class Stream:
         name = self.flow.free_name("valve")
         return self.flow.step(Step(name, "valve", Valve(is_open=is_open), (self.name,), side))
 
-    def sink(self, sink: Sink) -> "Stream":
-        """Give the samples to `sink` too; the stream goes on from here."""
+    def sink(self, sink: Sink | Callable[[Sample], Awaitable[None] | None]) -> "Stream":
+        """Give the samples to `sink` too, which may be a function; the stream goes on from here."""
+        if callable(sink):
+            sink = CallbackSink(self.flow.free_name("callback"), sink)
         self.flow.sink(Outflow(sink, (self.name,)))
         return self
 

@@ -66,6 +66,12 @@ class KeptVectors:
             return None
         return np.frombuffer(data, "<f4"), round_
 
+    def names(self) -> tuple[str, ...]:
+        """Of what is kept, in order."""
+        with self._lock:
+            rows = self._database.execute("SELECT name FROM vectors ORDER BY name").fetchall()
+        return tuple(str(name) for (name,) in rows)
+
     def drop(self, name: str) -> None:
         """Keep it no longer."""
         with self._lock:

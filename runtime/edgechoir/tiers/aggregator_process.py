@@ -104,7 +104,7 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
         rule = make_robust(rule, config.robust.model_dump())
     kept = latest(versions)
     if kept is None:
-        state, version = State(np.array(bundle.params, np.float32)), 0
+        state, version = State(np.array(bundle.params[: bundle.manifest.shared], np.float32)), 0
     else:
         state, version = State(kept.weights, kept.aux), kept.version
         rule = rule.recall(memory_of(versions))

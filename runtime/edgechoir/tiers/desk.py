@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from edgechoir.bundle.load import Bundle
 from edgechoir.bundle.manifest import Targets
 from edgechoir.learning.fixed_point import Figures
@@ -48,7 +50,8 @@ class Keeper(Protocol):
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What a device has to work with. `answer` gives the model's outputs [n, k] for raw samples,
-    `recent` the latest samples inferred on and their outputs."""
+    `recent` the latest samples inferred on and their outputs, `personal` [p] are the layers that
+    stay here."""
 
     bundle: Bundle
     held: Held
@@ -57,12 +60,21 @@ class Desk:
     answer: Callable[[Floats], Floats] | None = None
     recent: Callable[[], tuple[Floats, Floats]] | None = None
     kept: Keeper | None = None
+    personal: Floats | None = None
+
+    @property
+    def weights(self) -> Floats:
+        """w [d]: the global model's weights [s], then the personal ones, where it has any."""
+        shared, own = self.held.weights, self.personal
+        return shared if own is None or not own.size else np.concatenate([shared, own])
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A device's part: `vector` [plan.dimension], a mean over `n` rows, and what was measured."""
+    """A device's part: `vector` [plan.dimension], a mean over `n` rows, and what was measured.
+    `personal` [p] are layers trained on the way, which are sent nowhere."""
 
     vector: Floats
     n: int
     figures: Figures = field(default_factory=Figures)
+    personal: Floats | None = None

@@ -3,7 +3,8 @@
 The stream runs from the first second, whether or not there is a broker, a node or a model newer
 than the one it started with. A round only borrows what the stream has stored: its samples are
 trained on in a process of their own, and the model that comes back is built beside the one that
-answers and then exchanged.
+answers and then exchanged. Layers that the bundle names personal stay here: a global model has none
+of them, and what they learn changes the answers as soon as the training is over.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ from edgechoir.errors import (
     RemoteError,
     TrainingError,
 )
-from edgechoir.inference.candidate import fingerprint
+from edgechoir.inference.candidate import Candidate, fingerprint
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
 from edgechoir.learning.state import State, digest_of
@@ -54,6 +55,7 @@ from edgechoir.tiers.contribution import contribution, cost_of, private_terms
 from edgechoir.tiers.host import Host
 from edgechoir.tiers.ledger import Ledger
 from edgechoir.tiers.models import Held, keep, latest, read_model
+from edgechoir.tiers.personal import PersonalLayers
 from edgechoir.tiers.recent import Recent
 from edgechoir.tiers.scaffold import settle
 from edgechoir.tiers.statistics import preparation_of
@@ -80,7 +82,8 @@ class Device:
         versions: ModelVersions,
         vectors: KeptVectors | None = None,
     ) -> None:
-        """`vectors` keeps what a rule leaves here, and is there where this device trains."""
+        """`vectors` keeps what a rule leaves here and the personal layers, and is there where this
+        device trains or has such layers."""
         self.config = config
         self.host: Host
         self._bundle = bundle
@@ -88,13 +91,15 @@ class Device:
         self._versions = versions
         self._vectors = vectors
         kept = latest(versions)
-        first = Held(0, digest_of(State(bundle.params)), bundle.params)
+        self._layers = PersonalLayers(bundle, vectors)
+        shared = self._layers.shared
+        first = Held(0, digest_of(State(shared)), shared)
         self._held = first if kept is None else kept
         self._started_with_bundle = kept is None
         classes = bundle.manifest.task == "classification"
         self.predictor = Predictor(
             bundle.onnx,
-            self._held.weights,
+            self._layers.with_shared(self._held.weights),
             self._held.version,
             shape=bundle.manifest.input_shape,
             output=Output.LOGITS if classes else Output.VALUES,
@@ -245,6 +250,7 @@ class Device:
             self._answer,
             self._recent.arrays if self.config.predictions.recent else None,
             self._vectors,
+            self._layers.own,
         )
         try:
             decision = await asyncio.to_thread(self._consent.decide, plan)
@@ -266,6 +272,8 @@ class Device:
         if self._trace is not None:
             self._trace.write("true", str(self.config.member), vector)
         self.host.happen(Contribution(plan.round, vector))
+        if piece.personal is not None:
+            await self._personalise(piece.personal, plan.round)
 
     def _cost(self, plan: wire.Plan) -> tuple[float | None, int]:
         """rho of taking part, None for a round without noise, and how many are honest."""
@@ -285,13 +293,7 @@ class Device:
                 held = read_model(model, None if self._is_first(model) else self._held)
                 if held is None:
                     return
-                candidate = await asyncio.to_thread(
-                    self.predictor.stage,
-                    held.weights,
-                    held.version,
-                    fingerprint(held.weights),
-                    preparation_of(self._bundle.manifest, held.aux),
-                )
+                candidate = await self._stage(held, self._layers.own)
                 await self._keep(held)
             except RemoteError as error:
                 self.host.refuse(error)
@@ -301,6 +303,31 @@ class Device:
             self._held = held
             self._started_with_bundle = False
         self.host.happen(ModelHeld(held.version, held.digest))
+
+    async def _personalise(self, own: Floats, round_: int) -> None:
+        """Answer with what the personal layers have learnt, and keep them; or leave them alone."""
+        async with self._swap:
+            try:
+                candidate = await self._stage(self._held, own)
+            except BadModel as error:
+                log.warning("the personal layers stay as they were: %s", error)
+                return
+            self.predictor.commit(candidate)
+            try:
+                await asyncio.to_thread(self._layers.put, own, round_)
+            except OperatorError as error:  # used all the same, until the next start
+                log.error("%s", error)
+
+    async def _stage(self, held: Held, own: Floats) -> Candidate:
+        """What would answer with the shared part of `held` and these layers. Raises BadModel."""
+        params = self._layers.with_shared(held.weights, own)
+        return await asyncio.to_thread(
+            self.predictor.stage,
+            params,
+            held.version,
+            fingerprint(params),
+            preparation_of(self._bundle.manifest, held.aux),
+        )
 
     async def _settle(self, held: Held) -> None:
         """What waited to hear whether its round was counted."""

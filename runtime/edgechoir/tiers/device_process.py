@@ -30,7 +30,8 @@ async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> Non
             max_bytes=config.sensor.store.bytes,
         )
         versions = ModelVersions(config.state / "models.db")
-        vectors = KeptVectors(config.state / "kept.db") if config.training.enabled else None
+        keeps = config.training.enabled or manifest.personal
+        vectors = KeptVectors(config.state / "kept.db") if keeps else None
         outbox = (
             Outbox(config.state / "outbox.db", config.predictions.keep_bytes)
             if config.predictions.keep_offline

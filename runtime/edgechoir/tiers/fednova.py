@@ -19,4 +19,5 @@ async def fednova(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
     if not tau > 0:
         raise BadUpdate(f"{update.steps} steps go {tau:g} along a steady gradient: lower the rate")
     delta = bounded(update.delta, task)
-    return Piece(normalised(delta, tau, plan.clip, unit, most), update.n, figures)
+    vector = normalised(delta, tau, plan.clip, unit, most)
+    return Piece(vector, update.n, figures, update.personal)

@@ -24,7 +24,7 @@ async def fitted(
         raise TrainingError("no samples are stored")
     figures = await measure(desk, trainer)
     fit = fit_plan(plan, task)
-    w = desk.held.weights
+    w = desk.weights
     return await trainer.fit(w, x, y, fit, deadline=plan.deadline, **beside), figures
 
 
@@ -60,6 +60,6 @@ async def measure(desk: Desk, trainer: Learner) -> Figures:
     x, y = await asyncio.to_thread(desk.samples.hold_out_arrays)
     if not len(x):
         return Figures()
-    result = await trainer.evaluate(desk.held.weights, x, y)
+    result = await trainer.evaluate(desk.weights, x, y)
     n = len(x)
     return Figures(n, round(result.get("accuracy", 0.0) * n), result["loss"] * n)

@@ -46,6 +46,7 @@ from edgechoir.tiers.account import Account
 from edgechoir.tiers.claim import Claim
 from edgechoir.tiers.letters import Letters
 from edgechoir.tiers.place import Place, base_status
+from edgechoir.tiers.retained import ByName
 from edgechoir.tiers.revoked import Revoked
 from edgechoir.transport.blobs import Assembler
 from edgechoir.transport.link import Link, Message, Priority
@@ -71,6 +72,9 @@ STATUS_S: Final = 5.0
 """Seconds between two status documents when nothing changes."""
 SETTLE_S: Final = 0.5
 """Seconds that changes are gathered into one status document."""
+SLOW_S: Final = 2.0
+"""Seconds after which the status speaks of a transfer."""
+TRANSFERS_SHOWN: Final = 8
 MAX_BLOB: Final = 256 * 1024 * 1024
 REFUSALS_LOGGED: Final = 20
 """Refusals of one reason that are logged in full; after that every hundredth."""
@@ -131,6 +135,7 @@ class Host:
         self.letters = Letters(place, link, self._transfers, journal, endpoint)
         self._claim = Claim()
         self._taken: dict[str, bytes] = {}
+        self._by_name = ByName(self._subscribe)
         """The hash of the latest blob of each such channel of the parent."""
         self._changed = asyncio.Event()
         self._alarms: dict[str, asyncio.TimerHandle] = {}
@@ -175,10 +180,13 @@ class Host:
         group.create_task(self._restore(), name="restore")
         if place.parent is not None:
             await self._watch(place.parent)
-            for channel in ("model", "roster", "plan", "revoked"):
+            handed_out = ("model", "roster", "plan", "revoked")
+            for channel in handed_out:
                 await self._subscribe(
                     channel_filter(place.federation, channel, place.parent).replace("/#", "/+")
                 )
+            streams = [str(topic(place.federation, place.parent, each)) for each in handed_out]
+            group.create_task(self._by_name.run(streams), name="retained")
             await self._subscribe(down_filter(place.federation, place.me.member))
         if self.endpoint.joint.down is not None:
             await self._subscribe(up_filter(place.federation, place.me.member))
@@ -239,6 +247,8 @@ class Host:
                 for whole in self._transfers.take(message.topic, message.payload):
                     self._receive(where, whole, retained=message.retained)
             return
+        if further := self._by_name.hear(where, message.payload):
+            self.spawn(self._by_name.ask(where.stream, further), "retained chunks")
         blob = self._assembler.feed(where.stream, message.payload, time.monotonic())
         if blob is None or self._comes_again(where, blob):
             return
@@ -467,6 +477,21 @@ class Host:
         where = str(topic(self.place.federation, self.place.me, "status"))
         await self.link.publish(where, self.status(state).to_json(), retain=True, timeout=10)
 
+    def _under_way(self) -> list[dict[str, object]]:
+        """Transfers that take long, for the status document."""
+        now = time.monotonic()
+        return [
+            {
+                "sender": str(where.member),
+                "receiver": where.rest,
+                "arrived": one.arrived,
+                "total": one.total,
+                "seconds": round(now - one.since, 1),
+            }
+            for one in self._transfers.progress(SLOW_S)[:TRANSFERS_SHOWN]
+            for where in (parse(one.key),)
+        ]
+
     def status(self, state: MemberState) -> Status:
         """The status document as it would be published now."""
         counters = self.link.counters
@@ -484,6 +509,7 @@ class Host:
                 },
                 "certificate": None if self.upkeep is None else self.upkeep.figures(),
                 "audit": self.account.audit.figures(),
+                "transfers": self._under_way() or None,
                 "spool": None if self.spool is None else self.spool.figures(),
                 "health": health(self._began, before, self._usage),
             }

@@ -48,7 +48,8 @@ async def scaffold(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
         await asyncio.to_thread(kept.put, PENDING, own, plan.round)
     except OperatorError as error:
         raise TrainingError(str(error)) from error
-    return Piece(np.concatenate([bounded(update.delta, task), sent]), update.n, figures)
+    vector = np.concatenate([bounded(update.delta, task), sent])
+    return Piece(vector, update.n, figures, update.personal)
 
 
 def variates(kept: Keeper, c: Floats | None, d: int) -> tuple[Floats, Floats]:

@@ -37,7 +37,7 @@ async def do(desk: Desk, plan: wire.Plan) -> Piece:
 async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
     """The global model as it does here, and what training makes of it."""
     update, figures = await fitted(desk, plan, task)
-    return Piece(bounded(update.delta, task), update.n, figures)
+    return Piece(bounded(update.delta, task), update.n, figures, update.personal)
 
 
 KINDS: Final[dict[str, Callable[[Desk, wire.Plan, Task], Awaitable[Piece]]]] = {

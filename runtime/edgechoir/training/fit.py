@@ -73,11 +73,13 @@ def fit(
     """Train from w [d] on raw samples x [n, *input_shape] with targets y as `plan` says.
 
     `anchor` [d] is where the proximal term pulls to, w itself without one; `shift` [d] is added to
-    every gradient.
+    every gradient. Either may be of the shared part alone, [s]: personal layers are then pulled to
+    where they began, and shifted by nothing.
 
     y is [n] class numbers, or [n, outputs] for a regression. The update's metrics are "loss" and
     the manifest's metric of the *given* weights over these rows (so that their mean over the
     federation judges the global model), and "fit_loss", the mean loss during the last epoch.
+    Shared and personal layers learn together (FedPer, algorithm 2); the delta is of the former.
     The same arguments give the same update. Raises TrainingError, also if the training diverges:
     an update that is not finite never leaves this function.
     """
@@ -85,7 +87,9 @@ def fit(
     model = Model.of(bundle, w)
     samples, targets = _tensors(bundle.manifest, x, y)
     metrics = _measure(model, samples, targets)
-    step = _step_of(model, plan, w if anchor is None else anchor, shift)
+    anchor = w if anchor is None else _whole(bundle.manifest, anchor, w)
+    shift = None if shift is None else _whole(bundle.manifest, shift, np.zeros_like(w))
+    step = _step_of(model, plan, anchor, shift)
     order = np.random.default_rng(plan.seed)
     steps, total = 0, 0.0
     with torch.random.fork_rng(devices=[]):
@@ -102,11 +106,19 @@ def fit(
                 total += loss.item() * len(rows)
             if not np.isfinite(total):
                 raise _diverged(steps, plan)
-    delta = model.flat.detach().numpy() - w
-    if not np.isfinite(delta).all():
+    trained = model.flat.detach().numpy()
+    if not np.isfinite(trained).all():
         raise _diverged(steps, plan)
     metrics["fit_loss"] = total / len(samples)
-    return Update(delta, len(samples), steps, metrics)
+    shared = bundle.manifest.shared
+    personal = trained[shared:] if shared < len(trained) else None
+    return Update(trained[:shared] - w[:shared], len(samples), steps, metrics, personal)
+
+
+def _whole(manifest: Manifest, vector: Floats, otherwise: Floats) -> Floats:
+    """`vector` [d] as it is; one [s] followed by the personal part of `otherwise` [d]."""
+    short = vector.shape == (manifest.shared,)
+    return np.concatenate([vector, otherwise[manifest.shared :]]) if short else vector
 
 
 def _step_of(model: Model, plan: FitPlan, anchor: Floats, shift: Floats | None) -> Step:

@@ -123,7 +123,10 @@ class Trainer:
                 pass
             case fields:
                 raise TrainingError(f"the worker answered {fields!r:.200}, expected an update")
-        if delta is None or delta.shape != w.shape or not np.isfinite(delta).all():
+        personal = answer.arrays.get("personal")
+        parts = [part for part in (delta, personal) if part is not None]
+        length = sum(len(part) for part in parts)
+        if delta is None or length != len(w) or not all(np.isfinite(p).all() for p in parts):
             raise TrainingError("the worker gave no finite update of the weights' length")
         self.stats = replace(
             self.stats,
@@ -131,7 +134,13 @@ class Trainer:
             fit_seconds=seconds,
             peak_mb=peak_mb,
         )
-        return Update(delta.astype(np.float32, copy=False), n, steps, _floats(metrics))
+        return Update(
+            delta.astype(np.float32, copy=False),
+            n,
+            steps,
+            _floats(metrics),
+            None if personal is None else personal.astype(np.float32, copy=False),
+        )
 
     async def evaluate(
         self, w: Floats, x: Floats, y: Targets, *, deadline: float | None = None

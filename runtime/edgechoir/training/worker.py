@@ -184,7 +184,8 @@ def _jobs(fitting: "ModuleType") -> Mapping[str, Callable[[Bundle, Frame], Answe
         beside = {name: array for name, array in given.items() if name not in ("w", "x", "y")}
         update = fitting.fit(bundle, given["w"], given["x"], given["y"], plan, **beside)
         fields = {"n": update.n, "steps": update.steps, "metrics": dict(update.metrics)}
-        return fields, {"delta": update.delta}
+        own = {} if update.personal is None else {"personal": update.personal}
+        return fields, {"delta": update.delta, **own}
 
     def evaluate(bundle: Bundle, frame: Frame) -> Answer:
         given = frame.arrays

@@ -38,6 +38,8 @@ __all__ = ["MqttLink", "MqttSettings", "TlsFiles", "Will"]
 
 log: Final = logging.getLogger(__name__)
 
+PATTERNS: Final = 8
+"""In one SUBSCRIBE: AWS IoT Core takes no more."""
 FAREWELL: Final = 2.0
 """Seconds for a clean disconnect at exit."""
 CLOSED: Final = "the link is closed"
@@ -276,8 +278,10 @@ class MqttLink:
             self._inbox.forget_unacknowledged(connection.number)
         self._connection = connection
         try:
-            if self._patterns:
-                connection.subscribe(self._patterns, again=session_kept)
+            patterns = tuple(self._patterns.items())
+            for first in range(0, len(patterns), PATTERNS):
+                batch = dict(patterns[first : first + PATTERNS])
+                connection.subscribe(batch, again=session_kept)
             self._feed.set(LinkState(True, f"{self._settings.broker}: {connection.description}"))
             self._pump()
             return await asyncio.shield(connection.lost)

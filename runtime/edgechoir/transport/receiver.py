@@ -33,7 +33,7 @@ from edgechoir.transport.control import (
     Refuse,
     encode,
 )
-from edgechoir.transport.sender import MAX_OPEN
+from edgechoir.transport.sender import MAX_OPEN, Progress
 
 PLACES: Final = 8
 WINDOW: Final = 8
@@ -72,6 +72,7 @@ class Reply:
 class _Blob:
     count: int
     total: int
+    began: float
     touched: float
     expires: float
     ask: int = 0
@@ -142,6 +143,14 @@ class Receiver:
     def open_blobs(self) -> int:
         """Blobs that may be sent now."""
         return sum(blob.open for blob in self._blobs.values())
+
+    def progress(self) -> list[Progress]:
+        """How far the blobs are that may be sent now."""
+        return [
+            Progress(key, len(blob.bodies) * blob.total // blob.count, blob.total, blob.began)
+            for (key, _), blob in self._blobs.items()
+            if blob.open
+        ]
 
     def take_control(self, key: str, control: Control, now: float) -> list[Reply]:
         """What a sender says beside its chunks. Raises Malformed."""
@@ -260,7 +269,7 @@ class Receiver:
             if len(self._blobs) >= MAX_WAITING or same >= MAX_OPEN:
                 self.dropped += 1
                 return None
-            blob = self._blobs[name] = _Blob(count, total, now, now + SILENT_S)
+            blob = self._blobs[name] = _Blob(count, total, now, now, now + SILENT_S)
         elif (blob.count, blob.total) != (count, total):
             raise Malformed(
                 f"a blob of {count} chunks and {total} bytes, it was announced as "

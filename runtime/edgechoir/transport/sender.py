@@ -61,6 +61,16 @@ class Parcel:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """A blob of several chunks under way: bytes that are there, of all, and since when."""
+
+    key: str
+    arrived: int
+    total: int
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A transfer is over."""
 
@@ -72,6 +82,7 @@ class Ended:
 class _Transfer:
     chunks: Chunks
     expires: float
+    began: float
     quiet: float
     """When something was last sent or heard."""
     window: int
@@ -126,6 +137,19 @@ class Sender:
         """The open transfers under a key, in their order."""
         return list(self._lanes.get(key, ()))
 
+    def progress(self) -> list[Progress]:
+        """How far those of several chunks are whose turn it is."""
+        return [
+            Progress(
+                key,
+                transfer.have.bit_count() * transfer.chunks.total // transfer.chunks.count,
+                transfer.chunks.total,
+                transfer.began,
+            )
+            for key, lane in self._lanes.items()
+            if (transfer := self._open[lane[0]]).chunks.count > 1
+        ]
+
     def is_full(self, key: str) -> bool:
         """Are MAX_OPEN transfers open under this key?"""
         return len(self._lanes.get(key, ())) >= MAX_OPEN
@@ -141,7 +165,7 @@ class Sender:
         if self.is_full(key):
             raise LocalError(f"{MAX_OPEN} transfers to {key} are open, no more may be started")
         single = chunks.count == 1
-        self._open[name] = _Transfer(chunks, expires, now, int(single), ask_due=not single)
+        self._open[name] = _Transfer(chunks, expires, now, now, int(single), ask_due=not single)
         lane = self._lanes.setdefault(key, deque())
         lane.append(name)
         self._ready.setdefault(lane[0])

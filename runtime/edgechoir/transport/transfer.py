@@ -30,7 +30,7 @@ from edgechoir.transport.control import Ack, Refuse, decode, is_control
 from edgechoir.transport.link import Link, Priority
 from edgechoir.transport.outgoing import CrowdedOutError
 from edgechoir.transport.receiver import Delivered, Receiver, Reply
-from edgechoir.transport.sender import Ended, Name, Outcome, Parcel, Sender
+from edgechoir.transport.sender import Ended, Name, Outcome, Parcel, Progress, Sender
 
 log: Final = logging.getLogger(__name__)
 
@@ -96,6 +96,13 @@ class Transfers:
                 await self._wake.wait()
         except TimeoutError:
             pass
+
+    def progress(self, least: float) -> list[Progress]:
+        """Blobs of several chunks that have been under way for so many seconds, both ways, the
+        longest first."""
+        before = self._clock() - least
+        under_way = [*self._sender.progress(), *self._receiver.progress()]
+        return sorted((one for one in under_way if one.since <= before), key=lambda one: one.since)
 
     # ---- out
 
