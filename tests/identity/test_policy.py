@@ -232,8 +232,13 @@ def test_no_chain_of_stronger_policies_ends_in_a_weaker_one(
 
 @pytest.mark.parametrize(
     "change",
-    [{"min_members": 2}, {"min_devices": 3}, {"colluders_one_in": 0}, {"max_clip": 9.0}]
-    + [{"cohorts_apart": True}],
+    [
+        {"min_members": 2},
+        {"min_devices": 3},
+        {"colluders_one_in": 0},
+        {"max_clip": 9.0},
+        {"cohorts_apart": True},
+    ],
 )
 def test_each_field_can_make_a_policy_weaker(change: dict[str, Any]) -> None:
     held = Policy(min_members=4, min_devices=6, colluders_one_in=3, max_clip=2.0)

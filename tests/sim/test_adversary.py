@@ -313,7 +313,7 @@ def refusals(liar: LyingAggregator) -> list[str]:
 @pytest.mark.parametrize("least", [{"min_members": 6}, {"min_devices": 6}])
 @pytest.mark.parametrize("as_cohort", [True, False])
 def test_a_sum_smaller_than_the_pinned_policy(
-    as_cohort: bool, least: dict[str, int], protected: bool
+    as_cohort: bool, least: dict[str, Any], protected: bool
 ) -> None:
     """Four are enough for the threshold. What stops it: the policy that each member has pinned."""
     policy = replace(Policy(min_devices=2), **(least if protected else {}))

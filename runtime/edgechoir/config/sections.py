@@ -335,10 +335,7 @@ class CloudPrivacy(Section):
 
 
 class CloudRobust(Section):
-    """The root sees the sum of each of its nodes, and does not let a few of them spoil the model.
-
-    The federation's signed policy must allow it: `edgechoir ca policy --cohorts-apart`.
-    """
+    """A few bad nodes do not spoil the model; needs a policy signed with --cohorts-apart."""
 
     estimate: Literal["median", "trimmed-mean", "krum"] = Field(
         default="median",
