@@ -21,6 +21,7 @@ from edgechoir.commands import (
     enrol,
     healthy,
     init,
+    model,
     monitor,
     pipeline,
     query,
@@ -38,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"edgechoir {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    tools = (bundle, monitor, audit, doctor, healthy, query, consent)
+    tools = (bundle, model, monitor, audit, doctor, healthy, query, consent)
     for command in (demo, init, authority, enrol, broker, tiers, pipeline, *tools):
         command.add(commands)
     return top

@@ -306,3 +306,26 @@ def test_findings_come_one_by_one(device: Path) -> None:
         raise AssertionError("nothing was found")
 
     assert asyncio.run(first()).what == "python"
+
+
+def test_the_key_of_encrypted_samples_is_looked_at(run: Any, device: Path) -> None:
+    assert run.findings(device)["samples"]["level"] == "good"
+    text = device.read_text()
+    assert "encrypt = false" in text
+    device.write_text(text.replace("encrypt = false", "encrypt = true\nhours = 24.0"))
+    found = run.findings(device)["samples"]
+    assert (found["level"], "made at the first start" in found["seen"]) == ("good", True)
+    assert "no older than 24 hours" in found["seen"]
+
+    key = device.parent / "identity" / "samples.key"
+    key.write_text("00" * 32)
+    key.chmod(0o600)
+    (device.parent / "state").mkdir()
+    found = run.findings(device)["samples"]
+    assert (found["level"], "the same disk" in found["seen"]) == ("note", True)
+
+    key.chmod(0o644)
+    assert "others can read it" in run.findings(device)["samples"]["seen"]
+    key.unlink()
+    (device.parent / "state" / "samples.db").touch()
+    assert "put the key back" in run.findings(device)["samples"]["seen"]

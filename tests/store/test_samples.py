@@ -7,6 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgechoir.errors import BadSample, OperatorError
+from edgechoir.store.cipher import RowCipher
+from edgechoir.store.retention import Keep
 from edgechoir.store.samples import HOLD_OUT, SampleStore
 from edgechoir.types import Floats
 
@@ -175,3 +177,131 @@ def test_the_file_stays_near_the_bound_in_bytes(tmp_path: Path) -> None:
     store.close()
     assert store.capacity < 1100
     assert (tmp_path / "s").stat().st_size < 600_000
+
+
+def test_rows_that_are_too_old_go_at_a_flush_and_before_they_are_read(tmp_path: Path) -> None:
+    now = 0.0
+    store = SampleStore(tmp_path / "s", (3,), max_age=100.0, clock=lambda: now)
+    for n in range(50):
+        store.add(sample(n), n, float(n))
+    store.flush(120.0)
+    assert everything(store) == [(float(n), n) for n in range(20, 50)]
+    now = 145.0  # no sample came meanwhile
+    assert everything(store) == [(float(n), n) for n in range(45, 50)]
+    assert (store.expired, store.dropped, len(store)) == (45, 0, 5)
+    store.close()
+
+
+def chosen(path: Path, order: list[int], capacity: int, batch: int) -> list[int]:
+    store = SampleStore(path, (3,), max_rows=capacity, batch_rows=batch, keep="reservoir")
+    for n in order:
+        if store.add(sample(n), n, 0.0, key=str(n)):
+            store.flush(0.0)
+    found = [label for _, label in everything(store)]
+    store.close()
+    return found
+
+
+def test_a_reservoir_is_a_fair_choice_whatever_the_order_and_the_repetitions(
+    tmp_path: Path,
+) -> None:
+    order = list(range(2000))
+    one = chosen(tmp_path / "1", order, 300, 7)
+    assert len(one) == 300
+    assert one == chosen(tmp_path / "2", order[::-1], 300, 50)
+    assert one == chosen(tmp_path / "3", order + order[:500], 300, 64)
+    # Uniform over all that came: 300 of 2000 have a mean of 1000 and a deviation of 33.
+    assert abs(np.mean(one) - 1000) < 100
+    assert [sum(q * 500 <= n < (q + 1) * 500 for n in one) for q in range(4)] == pytest.approx(
+        [75] * 4, abs=30
+    )
+
+
+@pytest.mark.parametrize("keep", ["recent", "reservoir"])
+def test_a_balanced_store_keeps_the_rare_class(tmp_path: Path, keep: Keep) -> None:
+    store = SampleStore(tmp_path / "s", (3,), max_rows=90, keep=keep, balanced=True)
+    for n in range(1000):
+        store.add(sample(n), 7 if n < 10 else n % 2, float(n))
+        if n % 100 == 99:
+            store.flush(float(n))
+    labels = [label for _, label in everything(store)]
+    assert [labels.count(label) for label in (0, 1, 7)] == [40, 40, 10]
+    assert store.dropped == 910
+    if keep == "recent":
+        assert [x for x, label in everything(store) if label != 7] == list(range(920, 1000))
+    store.close()
+
+
+def test_vectors_have_no_classes_to_balance(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="classes to balance"):
+        SampleStore(tmp_path / "s", (3,), targets=2, balanced=True)
+
+
+def test_an_encrypted_store_gives_back_what_it_was_given_and_shows_nothing(tmp_path: Path) -> None:
+    cipher = RowCipher(b"k" * 32)
+    x = np.array([1.5, -2.25, 3.125], np.float32)
+    store = SampleStore(tmp_path / "s", (3,), cipher=cipher, max_rows=20, balanced=True)
+    for n in range(60):
+        store.add(x * (n + 1), n % 3, float(n), key=f"secret-{n}")
+    store.add(x * 60, 2, 99.0, key="secret-59")
+    store.flush(60.0)
+    assert (store.dropped, store.duplicates, len(store)) == (40, 1, 20)
+    before = everything(store)
+    store.close()
+    files = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"secret-59" not in files
+    assert not any((x * (n + 1)).tobytes() in files for n in range(60))
+    again = SampleStore(tmp_path / "s", (3,), cipher=cipher, max_rows=20)
+    assert everything(again) == before
+    again.close()
+
+
+def test_an_encrypted_store_needs_its_key(tmp_path: Path) -> None:
+    SampleStore(tmp_path / "sealed", (3,), cipher=RowCipher(b"k" * 32)).close()
+    SampleStore(tmp_path / "clear", (3,)).close()
+    with pytest.raises(OperatorError, match="another key"):
+        SampleStore(tmp_path / "sealed", (3,), cipher=RowCipher(b"l" * 32))
+    with pytest.raises(OperatorError, match="holds samples encrypted"):
+        SampleStore(tmp_path / "sealed", (3,))
+    with pytest.raises(OperatorError, match="holds samples in the clear"):
+        SampleStore(tmp_path / "clear", (3,), cipher=RowCipher(b"k" * 32))
+
+
+def test_a_damaged_row_is_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SampleStore(tmp_path / "s", (3,), cipher=RowCipher(b"k" * 32))
+    for n in range(20):
+        store.add(sample(n), n, float(n))
+    store.flush(20.0)
+    with sqlite3.connect(tmp_path / "s") as database:
+        database.execute("UPDATE samples SET time = time + 1 WHERE id = 3")
+        database.execute("UPDATE samples SET x = zeroblob(5) WHERE id = 5")
+    database.close()
+    assert [label for _, label in everything(store)] == [n for n in range(20) if n not in (2, 4)]
+    assert store.damaged == 2
+    assert "cannot be deciphered" in caplog.text
+    store.close()
+
+
+def test_a_store_of_the_first_version_is_taken_on(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "s") as old:
+        old.executescript(
+            "CREATE TABLE shape (one INTEGER PRIMARY KEY CHECK (one = 1), x TEXT, targets INTEGER);"
+            "CREATE TABLE samples (id INTEGER PRIMARY KEY, time REAL NOT NULL, key TEXT,"
+            " x BLOB NOT NULL, y BLOB NOT NULL);"
+            "CREATE UNIQUE INDEX by_key ON samples (key) WHERE key IS NOT NULL;"
+            "INSERT INTO shape VALUES (1, '3', 0); PRAGMA user_version = 1;"
+        )
+        for n in range(20):
+            old.execute(
+                "INSERT INTO samples (time, x, y) VALUES (0, ?, ?)",
+                (sample(n).tobytes(), n.to_bytes(8, "little")),
+            )
+    old.close()
+    store = SampleStore(tmp_path / "s", (3,), max_rows=12, keep="reservoir", balanced=True)
+    for n in range(20, 26):
+        store.add(sample(n), n, 1.0)
+    store.flush(1.0)
+    assert [label for _, label in everything(store)][-6:] == list(range(20, 26))
+    store.close()

@@ -1,5 +1,6 @@
 import hashlib
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,38 @@ def test_a_version_with_a_flipped_bit_is_dropped_and_the_one_before_used(tmp_pat
 def test_keeping_no_version_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(LocalError):
         ModelVersions(tmp_path / "v", keep=0)
+
+
+def test_how_versions_did_is_remembered_when_they_are_gone(tmp_path: Path) -> None:
+    """And the best of those kept stays, though it was measured only after it was kept."""
+    with closing(ModelVersions(tmp_path / "m.db", keep=2)) as models:
+        for version in range(6):
+            models.put(version, np.full(3, version, np.float32), {}, 1.0)
+            models.measured(version, {"accuracy": 0.9 if version == 1 else 0.1 * version}, 2.0)
+    with closing(ModelVersions(tmp_path / "m.db", keep=2)) as models:
+        assert models.versions() == [1, 4, 5]
+        best = models.best()
+        assert best is not None
+        assert (best.version, best.metrics) == (1, {"accuracy": 0.9})
+        history = models.history()
+        assert [version for version, _, _ in history] == list(range(6))
+        assert history[3][1]["accuracy"] == pytest.approx(0.3)
+
+
+def test_a_version_that_is_not_sound_is_not_the_best(tmp_path: Path) -> None:
+    with closing(ModelVersions(tmp_path / "m.db")) as models:
+        for version, accuracy, sound in ((0, 0.5, True), (1, 0.9, False)):
+            models.put(version, np.ones(3, np.float32), {}, 1.0)
+            models.measured(version, {"accuracy": accuracy}, 2.0, sound=sound)
+        best = models.best()
+        assert best is not None
+        assert best.version == 0
+        assert models.history()[1][1] == {"accuracy": 0.9}
+
+
+def test_a_measure_that_is_not_finite_is_left_out(tmp_path: Path) -> None:
+    with closing(ModelVersions(tmp_path / "m.db", metric="rmse", higher_is_better=False)) as models:
+        models.put(0, np.ones(3, np.float32), {}, 1.0)
+        models.measured(0, {"rmse": float("inf"), "loss": 1.0}, 2.0)
+        assert models.history() == [(0, {"loss": 1.0}, 2.0)]
+        assert models.best() is None

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from edgechoir.errors import OperatorError
 from edgechoir.monitor.records import PredictionRecord
 from edgechoir.monitor.status import InferenceStatus
+from edgechoir.store.cipher import RowCipher, load_key
 from edgechoir.store.samples import SampleStore
 from edgechoir.types import Floats
 
@@ -331,3 +333,46 @@ def test_samples_that_come_again_do_not_make_enough_to_train_on(
             assert at.phase == "idle"
 
     asyncio.run(trial())
+
+
+def test_samples_can_be_encrypted_under_a_key_beside_the_identity(
+    federation: Federation, samples: Path
+) -> None:
+    config = federation.device(
+        "dev-1",
+        sensor={
+            "source": "replay",
+            "path": str(samples),
+            "rate_hz": 400.0,
+            "store": {"encrypt": True, "balanced": True, "keep": "reservoir", "rows": 30},
+        },
+        training={"enabled": False},
+    )
+    key = config.identity / "samples.key"
+
+    async def trial() -> None:
+        async with federation.running() as running:
+            running.start("dev-1", federation.run_device(config))
+            await running.until(
+                lambda seen: (
+                    "dev-1" in seen.statuses
+                    and (training := seen.statuses["dev-1"].training) is not None
+                    and training.samples == 30
+                ),
+                "thirty samples kept",
+            )
+            await running.stop("dev-1")
+
+    try:
+        asyncio.run(trial())
+        cipher = RowCipher(load_key(key, make=False))
+        store = SampleStore(config.state / "samples.db", (64,), cipher=cipher)
+        kept = len(store.training_arrays()[0]) + len(store.hold_out_arrays()[0])
+        store.close()
+        assert kept == 30
+        key.rename(key.with_name("elsewhere"))
+        with pytest.raises(OperatorError, match="put the key back"):
+            asyncio.run(federation.run_device(config))
+    finally:
+        key.unlink(missing_ok=True)  # the identity is that of other tests too
+        key.with_name("elsewhere").unlink(missing_ok=True)

@@ -103,6 +103,7 @@ async def _member(config: "Config", now: float) -> AsyncIterator[Finding]:
     if isinstance(config, DeviceConfig):
         for finding in device(config):
             yield finding
+        yield kept_samples(config, bundle)
         if config.pipeline or config.sources or config.sinks:
             yield await user_code("pipeline", BUILD, config.model_dump_json())
         match config.sensor:
@@ -292,6 +293,34 @@ def device(config: "DeviceConfig") -> Iterator[Finding]:
     if config.trace is not None:
         where = config.trace.directory
         yield note("trace", f"unmasked updates are written to {where}", "for demonstrations only")
+
+
+def kept_samples(config: "DeviceConfig", bundle: "Bundle | None") -> Finding:
+    """Which samples are kept, and whether their key is there."""
+    from edgechoir.store.cipher import KEY_FILE, load_key
+
+    store = config.sensor.store
+    if store.balanced and bundle is not None and bundle.manifest.task != "classification":
+        return wrong("samples", "a regression has no classes to balance", "leave `balanced`")
+    seen = f"{store.keep}, at most {store.rows} and {store.bytes // 10**6} MB"
+    if store.hours is not None:
+        seen += f", no older than {store.hours:g} hours"
+    if not store.encrypt:
+        return good("samples", seen)
+    key = config.identity / KEY_FILE
+    if not (config.state / "samples.db").exists() and not key.exists():
+        return good("samples", f"{seen}; encrypted, the key will be made at the first start")
+    try:
+        load_key(key, make=False)
+    except OperatorError as error:
+        return wrong("samples", str(error))
+    if config.state.exists() and key.stat().st_dev == config.state.stat().st_dev:
+        return note(
+            "samples",
+            f"{seen}; encrypted, with the key on the same disk",
+            "who has the disk has both; put the identity on another",
+        )
+    return good("samples", f"{seen}; encrypted")
 
 
 def recording(config: "DeviceConfig", sensor: "ReplaySensor", bundle: "Bundle | None") -> Finding:

@@ -131,11 +131,38 @@ class CloudRounds(Rounds):
         description="Stop when the accuracy reaches this.",
         examples=[0.95],
     )
+    target_rmse: float | None = Field(
+        default=None,
+        gt=0,
+        description="Stop when the root mean squared error of a regression falls to this.",
+        examples=[15.0],
+    )
     patience: int | None = Field(
         default=None,
         ge=1,
         description="Stop when the loss has not fallen for this many rounds.",
         examples=[5],
+    )
+    min_gain: float = Field(
+        default=1e-3, ge=0, le=1e6, description="By how much it must fall to count as fallen."
+    )
+    release: Literal["last", "best"] = Field(
+        default="last",
+        description="Which version is released at the end: the last, or the one that did best on "
+        "the rows held out, after a last round that measures the last.",
+    )
+    diverged_factor: float = Field(
+        default=10.0,
+        gt=1,
+        le=1e9,
+        description="A loss above so many times the lowest is a sign of divergence.",
+    )
+    diverged_rounds: int = Field(
+        default=3,
+        ge=1,
+        le=1000,
+        description="After so many such rounds in a row, go on from the best version, at half the "
+        "step size.",
     )
     deadline_s: float = Field(
         default=60.0,

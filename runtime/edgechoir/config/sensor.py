@@ -59,7 +59,7 @@ class Check(Section):
 
 
 class Store(Section):
-    """How many samples are kept for training; the oldest go first."""
+    """Which labelled samples are kept for training, and how."""
 
     rows: int = Field(default=10_000, ge=1, le=100_000_000, description="Samples at most.")
     bytes: int = Field(
@@ -67,6 +67,26 @@ class Store(Section):
         ge=65_536,
         le=1_000_000_000_000,
         description="Bytes of sample data at most.",
+    )
+    hours: float | None = Field(
+        default=None,
+        gt=0,
+        le=876_000,
+        description="Older samples are dropped; without it, age alone drops none.",
+        examples=[720.0],
+    )
+    keep: Literal["recent", "reservoir"] = Field(
+        default="recent",
+        description="Which stay when there are too many: the latest, or a uniform choice of all "
+        "that ever came.",
+    )
+    balanced: bool = Field(
+        default=False,
+        description="Drop from the classes with most samples first; for a classification.",
+    )
+    encrypt: bool = Field(
+        default=False,
+        description="Encrypt samples on the disk, with a key in `samples.key` beside the identity.",
     )
 
 

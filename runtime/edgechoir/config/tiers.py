@@ -89,6 +89,11 @@ class CloudConfig(Section):
             raise ValueError(
                 'training.schedule is "cosine", which falls until the last round: set rounds.rounds'
             )
+        if self.privacy is not None and self.rounds.release == "best":
+            raise ValueError(
+                'rounds.release is "best", which measures the last model without noise: leave it '
+                "out, or [privacy]"
+            )
         why = self.rule.misfit(self.training, self.update)
         if self.privacy is not None and not self.rule.PRIVATE:
             why = "its devices send more than an update, which the noise does not cover: leave "

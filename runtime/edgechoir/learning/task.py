@@ -17,6 +17,8 @@ from edgechoir.errors import Malformed
 Option = bool | int | float | str | Sequence["Option"] | Mapping[str, "Option"]
 T = TypeVar("T")
 TRAIN: Final = "train"
+MEASURE: Final = "measure"
+"""The global model on the rows held out, and nothing more: a vector of zeros, and the figures."""
 
 
 @dataclass(frozen=True, slots=True)

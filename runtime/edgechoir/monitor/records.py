@@ -12,13 +12,16 @@ class Metrics(Document):
 
     round: Count
     at: Seconds = Field(description="End of the round, unix seconds.")
-    outcome: Line = Field(description="done, or how the round failed.")
-    reason: Line | None = Field(default=None, description="Why it failed.")
+    outcome: Line = Field(description="done, failed, or diverged: not followed.")
+    reason: Line | None = Field(default=None, description="Why it failed, or was not followed.")
     version: Count | None = Field(default=None, description="The model version it led to.")
     accuracy: Reading = Field(
         default=None, description="Of the model the round began with, on rows held out, 0 to 1."
     )
-    loss: Reading = Field(default=None, description="The same model's loss on them.")
+    loss: Reading = Field(
+        default=None, description="The same model's loss on them; of a regression, squared error."
+    )
+    rmse: Reading = Field(default=None, description="Of a regression, its root.")
     members: Count | None = Field(default=None, description="Members whose updates are in the sum.")
     expected: Count | None = Field(default=None, description="Members that the round began with.")
     devices: Count | None = Field(default=None, description="Devices whose updates are in the sum.")

@@ -30,6 +30,12 @@ class ModelStatus(Part):
         default=None, description="The first digits of the hash of its parameters."
     )
     accuracy: Reading = Field(default=None, description="Accuracy on the rows kept out, 0 to 1.")
+    loss: Reading = Field(default=None, description="Loss on them.")
+    rmse: Reading = Field(default=None, description="Of a regression, its error on them.")
+    best_version: Count | None = Field(default=None, description="The one that has done best.")
+    rollbacks: Count | None = Field(
+        default=None, description="How often the run diverged and went back to it."
+    )
 
 
 class RoundStatus(Part):
@@ -77,6 +83,7 @@ class TrainingStatus(Part):
     state: Line
     fits: Count | None = Field(default=None, description="Rounds trained in.")
     seconds: Reading = Field(default=None, description="How long the last training took.")
+    samples: Count | None = Field(default=None, description="Labelled samples kept for it.")
 
 
 class PrivacyStatus(Part):

@@ -4,12 +4,16 @@ Training rounds follow each other as long as children are keyed; what was asked 
 statistic, an evaluation) has its round before the next of those, also when training is over. A run
 that `waits` trains only after `Prepared` has said what goes with the model from then on. A
 failed round is tried again with whoever is left after a pause that doubles up to a bound. The run
-ends at `rounds` done, at `target_accuracy`, or when the loss has not fallen by `min_gain` for
-`patience` rounds.
+ends at `rounds` done, at `target_accuracy` or `target_rmse`, or when the loss has not fallen by
+`min_gain` for `patience` rounds. A run that diverges goes on from its best version, as a new one,
+with half the learning rate, and ends when that has not helped `MAX_ROLLBACKS` times. One that is to
+release the best version has a last round that measures the last, and then publishes the better.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from edgechoir import wire
 from edgechoir.errors import BadUpdate
@@ -19,14 +23,18 @@ from edgechoir.learning.rules.fedavg import FedAvg
 from edgechoir.learning.rules.rule import Rule
 from edgechoir.learning.slots import decode_apart
 from edgechoir.learning.state import State, digest, digest_of, to_bytes
-from edgechoir.learning.task import Option, Task
+from edgechoir.learning.task import MEASURE, Option, Task
 from edgechoir.rounds.epoch import encoding_of, slots_of
 from edgechoir.rounds.events import Membership, Order, RoundDone, RoundFailed, Tick
+from edgechoir.rounds.watch import Best, Watch
 from edgechoir.types import Floats
 
 MAX_BACKOFF_S = 30.0
 MAX_ASKED = 16
 """Questions that wait for their round."""
+MAX_ROLLBACKS = 5
+CLOSING = "closing"
+"""The question that the run itself asks at its end: how good is the last version?"""
 TRIES = 3
 """Rounds that a question may fail in before its answer is the reason."""
 
@@ -41,7 +49,11 @@ class Course:
     deadline: float = 60.0
     pause: float = 0.0
     target_accuracy: float | None = None
+    target_rmse: float | None = None
     patience: int | None = None
+    diverged_factor: float = 10.0
+    diverged_rounds: int = 3
+    release: Literal["last", "best"] = "last"
     min_gain: float = 1e-3
     epochs: int = 1
     batch_size: int = 32
@@ -57,7 +69,8 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One round as the root knows it. The means describe the model the round began with."""
+    """One round as the root knows it. The means describe the model the round began with. With a
+    `total`, a `reason` says why it was not followed: the run had diverged."""
 
     round: int
     version: int
@@ -116,7 +129,7 @@ class Schedule:
     """The whole state. `round` is the last one spent, here or by a child, `ordered` the last one
     ordered; `done` counts the training rounds that gave a sum; `wake` is when a Tick is due;
     `asking` is the question of the running round, or of the one to be tried again; `waits`: no
-    training before it is prepared."""
+    training before it is prepared; `closing`: why the run is over but for its last question."""
 
     course: Course
     state: State
@@ -129,9 +142,9 @@ class Schedule:
     running: bool = False
     began: float = 0.0
     failures: int = 0
-    best_loss: float = float("inf")
-    stale: int = 0
+    watch: Watch = field(default_factory=Watch)
     finished: str = ""
+    closing: str = ""
     wake: float | None = None
     ordered: int = 0
     asked: tuple[Ask, ...] = ()
@@ -203,7 +216,7 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
         bits=ask.bits,
         epochs=course.epochs,
         batch_size=course.batch_size,
-        learning_rate=course.learning_rate * course.rates.part(s.done),
+        learning_rate=course.learning_rate * course.rates.part(s.done) / 2**s.watch.rollbacks,
         seed=course.seed + s.round,
         deadline=course.deadline,
         apart=wire.APART if s.asking is None and s.rule.apart else wire.TOGETHER,
@@ -237,40 +250,88 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
             total = decode_apart(encoding, e.total, slots_of(plan))
         else:
             total = encoding.decode(e.total)
-        if s.asking is not None:
+        if s.asking is not None and s.asking.name != CLOSING:
             return _answered(s, Answered(s.asking.name, total), now)
+        shown = total if s.asking else s.rule.report(total)
+        shown = shown if s.course.classifies else replace(shown, accuracy=None)
+        s = _watched(s, shown)
+        result = Result(plan.round, s.version, max(now - s.began, 0.0), shown)
+        if s.asking is not None:
+            s, did = _closed(s, s.closing)
+            return s, [result, *did]
+        if s.watch.bad >= s.course.diverged_rounds and s.watch.best is not None:
+            return _rolled_back(s, s.watch.best, result, now)
         rule, state = s.rule.following(s.state, total)
-        total = s.rule.report(total)
     except BadUpdate as error:
         return _failed(s, plan.round, str(error), now)
-    if not s.course.classifies:
-        total = replace(total, accuracy=None)
-    result = Result(plan.round, s.version, max(now - s.began, 0.0), total)
-    loss, stale = total.loss, s.stale
-    if loss is not None:  # without hold-out rows there is nothing to lose patience with
-        stale = 0 if loss < s.best_loss - s.course.min_gain else stale + 1
-    s = replace(
+    s = _moved(replace(s, rule=rule), state, now)
+    s, did = _published(s, shown.devices, shown.samples, _enough(s, shown), now)
+    return s, [result, *did]
+
+
+def _watched(s: Schedule, total: Total) -> Schedule:
+    course = s.course
+    watch = s.watch.seen(s.version, s.state, total, course.min_gain, course.diverged_factor)
+    return replace(s, watch=watch)
+
+
+def _moved(s: Schedule, state: State, now: float) -> Schedule:
+    """After a training round that leads to another state."""
+    wake = now + s.course.pause if s.course.pause else None
+    return replace(
         s,
         state=state,
-        rule=rule,
         version=s.version + 1,
         done=s.done + 1,
         running=False,
         failures=0,
-        best_loss=s.best_loss if loss is None else min(s.best_loss, loss),
-        stale=stale,
-        wake=now + s.course.pause if s.course.pause else None,
+        wake=wake,
     )
-    why = _enough(s, total)
-    s = replace(s, finished=why)
-    did: list[Did] = [
-        result,
-        Publish(model_of(s, total.devices, total.samples, why), state, rule),
-    ]
-    if why:
-        return s, [*did, Finished(why)]
+
+
+def _published(
+    s: Schedule, devices: int, samples: int, why: str, now: float
+) -> tuple[Schedule, list[Did]]:
+    """Hand the state out, and go on: with the next round, or with the end for `why`."""
+    closes = bool(why) and s.course.release == "best"
+    if closes:
+        measure = Ask(CLOSING, Task(MEASURE), 1, 1.0, s.course.max_samples, s.course.bits)
+        s = replace(s, closing=why, asking=measure, tries=0)
+    else:
+        s = replace(s, finished=why)
+    publish = Publish(model_of(s, devices, samples, s.finished), s.state, s.rule)
+    if s.finished:
+        return s, [publish, Finished(why)]
     s, more = _next(s, now)
-    return s, did + more
+    return s, [publish, *more]
+
+
+def _rolled_back(s: Schedule, best: Best, result: Result, now: float) -> tuple[Schedule, list[Did]]:
+    """Go on from the best version with nothing remembered, and at half the rate."""
+    watch = s.watch
+    why = (
+        f"diverged: a loss of {result.total.loss if result.total else None:.4g} after {watch.bad} "
+        f"rounds above {s.course.diverged_factor:g} times the lowest, {watch.lowest:.4g}; "
+        f"going on from version {best.version}"
+    )
+    watch = replace(watch, bad=0, stale=0, rollbacks=watch.rollbacks + 1)
+    s = _moved(replace(s, watch=watch, rule=s.rule.recall({})), best.state, now)
+    enough = f"{s.done} rounds done" if s.done >= s.course.rounds else ""
+    if watch.rollbacks > MAX_ROLLBACKS:
+        enough = f"it has diverged {watch.rollbacks} times; version {best.version} was the best"
+    s, did = _published(s, 0, 0, enough, now)
+    return s, [replace(result, reason=why), *did]
+
+
+def _closed(s: Schedule, why: str) -> tuple[Schedule, list[Did]]:
+    """The end of a run that releases its best version, the last one measured or not."""
+    best = s.watch.best
+    state = s.state
+    if best is not None and best.version != s.version:
+        state, why = best.state, f"{why}; version {best.version}, the best, is released"
+    s = replace(s, asking=None, running=False, failures=0, tries=0, closing="", finished=why)
+    s = replace(s, state=state, version=s.version + 1)
+    return s, [Publish(model_of(s, 0, 0, why), state, s.rule), Finished(why)]
 
 
 def _answered(s: Schedule, answer: Answered, now: float) -> tuple[Schedule, list[Did]]:
@@ -288,15 +349,25 @@ def _enough(s: Schedule, total: Total) -> str:
     target = course.target_accuracy
     if target is not None and total.accuracy is not None and total.accuracy >= target:
         return f"accuracy {total.accuracy:.4f} has reached the target {target:g}"
-    if course.patience is not None and s.stale >= course.patience:
-        return f"the loss has not fallen by {course.min_gain:g} for {s.stale} rounds"
+    error = rmse_of(total, course.classifies)
+    if course.target_rmse is not None and error is not None and error <= course.target_rmse:
+        return f"RMSE {error:.4g} has reached the target {course.target_rmse:g}"
+    if course.patience is not None and s.watch.stale >= course.patience:
+        return f"the loss has not fallen by {course.min_gain:g} for {s.watch.stale} rounds"
     return ""
+
+
+def rmse_of(total: Total, classifies: bool) -> float | None:
+    """Of a regression, whose devices measure the mean squared error."""
+    return None if classifies or total.loss is None else math.sqrt(total.loss)
 
 
 def _failed(s: Schedule, round_: int, reason: str, now: float) -> tuple[Schedule, list[Did]]:
     if not s.running or round_ != s.ordered:
         return s, []
     if s.asking is not None and s.tries + 1 >= TRIES:
+        if s.asking.name == CLOSING:
+            return _closed(s, f"{s.closing}; the last version was not measured: {reason}")
         return _answered(s, Answered(s.asking.name, None, reason), now)
     result = Result(round_, s.version, max(now - s.began, 0.0), None, reason)
     wake = now + _backoff(s)

@@ -1,15 +1,22 @@
-"""Labelled samples for training, kept within a bound, the oldest dropped first.
+"""Labelled samples for training, kept within bounds of number, bytes and age.
 
 `add` only remembers; rows reach the disk in batches, which spares SD cards. A crash loses what was
 added since the last `flush`: at most `batch_rows` rows or `batch_seconds`, by the caller's clock.
 Which rows are held out for evaluation follows from the row's id alone, so a row never changes
 sides, whatever comes or goes around it.
+
+Which rows go when there are too many is the matter of retention.py; with a cipher, rows are on the
+disk only as cipher.py seals them.
 """
 
+import hashlib
+import logging
 import math
 import sqlite3
+import struct
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,15 +24,19 @@ import numpy as np
 import numpy.typing as npt
 
 from edgechoir.errors import BadSample, OperatorError
+from edgechoir.store.cipher import OVERHEAD, RowCipher
 from edgechoir.store.database import open_or_replace
+from edgechoir.store.retention import LOWEST, LOWEST_OF_CLASS, Keep, surplus
 from edgechoir.types import Floats
+
+log: Final = logging.getLogger(__name__)
 
 Labels = npt.NDArray[np.int64] | npt.NDArray[np.float32]
 """y: class numbers [n], or vectors [n, targets]."""
 
 HOLD_OUT: Final = 5
 """One row in so many is held out."""
-ROW_COST: Final = 48
+ROW_COST: Final = 72
 """Bytes that SQLite spends on a row beside its values, about."""
 MAX_KEY: Final = 128
 
@@ -34,7 +45,13 @@ _MIGRATIONS: Final = (
     CREATE TABLE samples (
         id INTEGER PRIMARY KEY, time REAL NOT NULL, key TEXT, x BLOB NOT NULL, y BLOB NOT NULL);
     CREATE UNIQUE INDEX by_key ON samples (key) WHERE key IS NOT NULL""",
+    """ALTER TABLE shape ADD COLUMN proof BLOB;
+    ALTER TABLE samples ADD COLUMN label INTEGER;
+    ALTER TABLE samples ADD COLUMN rank INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX by_label ON samples (label, rank)""",
 )
+_Row = tuple[float, str | None, bytes, bytes, int | None, int]
+"""time, key, x, y, label, rank; sealed, x holds both and y is empty."""
 
 
 class SampleStore:
@@ -49,13 +66,27 @@ class SampleStore:
         max_rows: int = 10_000,
         max_bytes: int = 64_000_000,
         batch_rows: int = 512,
+        max_age: float | None = None,
+        keep: Keep = "recent",
+        balanced: bool = False,
+        cipher: RowCipher | None = None,
         batch_seconds: float = 5.0,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Raises OperatorError: the file holds other shapes, or the bound holds no row."""
+        """`max_age` in seconds; `clock` says, in unix seconds, how old a row is when it is read.
+
+        Raises OperatorError: the file holds other shapes or was sealed otherwise, the bound holds
+        no row, or there are no classes to balance.
+        """
+        if balanced and targets:
+            raise OperatorError("only a classification has classes to balance: leave `balanced`")
         self._shape = tuple(shape)
         self._targets = targets
         self._row_bytes = 4 * math.prod(self._shape) + (4 * targets or 8)
-        self.capacity = min(max_rows, max_bytes // (self._row_bytes + ROW_COST))
+        self._max_age, self._clock = max_age, clock
+        self._keep, self._balanced, self._cipher = keep, balanced, cipher
+        cost = self._row_bytes + ROW_COST + (0 if cipher is None else OVERHEAD)
+        self.capacity = min(max_rows, max_bytes // cost)
         if self.capacity < 1:
             raise OperatorError(
                 f"a store of {max_bytes} bytes has no room for a sample of {self._row_bytes}: "
@@ -63,12 +94,14 @@ class SampleStore:
             )
         self._batch_rows = min(batch_rows, self.capacity)
         self._batch_seconds = batch_seconds
-        self._pending: list[tuple[float, str | None, bytes, bytes]] = []
+        self._pending: list[_Row] = []
         self._flushed: float | None = None
         self._lock = threading.Lock()
         self._pending_lock = threading.Lock()  # held for an instant, so that `add` never waits
         self._database = open_or_replace(path, _MIGRATIONS)
         self.dropped = 0
+        self.expired = 0
+        self.damaged = 0
         self.duplicates = 0
         try:
             self._check_shape(path)
@@ -88,7 +121,7 @@ class SampleStore:
 
         Raises BadSample: wrong shape, not finite, or a label of the wrong kind.
         """
-        row = (now, self._checked_key(key), self._packed_x(x), self._packed_y(y))
+        row = self._row(now, self._checked_key(key), self._packed_x(x), self._packed_y(y))
         if self._flushed is None:
             self._flushed = now
         with self._pending_lock:
@@ -99,13 +132,13 @@ class SampleStore:
         return len(self._pending) >= self._batch_rows or not 0 <= waited < self._batch_seconds
 
     def flush(self, now: float) -> None:
-        """Write what was added, and drop the oldest rows beyond the bound.
+        """Write what was added, and drop the rows beyond the bounds.
 
         Raises OperatorError (a full disk): the batch is counted as dropped.
         """
         with self._lock:
             self._flushed = now
-            self._write()
+            self._write(now)
 
     def training_arrays(self) -> tuple[Floats, Labels]:
         """x [n, *shape] and y [n] or [n, targets] of the rows to learn from, oldest first."""
@@ -118,37 +151,54 @@ class SampleStore:
     def close(self) -> None:
         """Write what was added and close the file."""
         with self._lock:
-            self._write()
+            self._write(None)
             self._database.close()
 
-    def _write(self) -> None:
+    def _write(self, now: float | None) -> None:
+        """Write what waits; `now` as well drops what is too old by then."""
         with self._pending_lock:
             batch, self._pending = self._pending, []
-        if not batch:
+        if not batch and (now is None or self._max_age is None):
             return
         database = self._database
         try:
             database.execute("BEGIN IMMEDIATE")
             with database:
                 stored = database.executemany(
-                    "INSERT INTO samples (time, key, x, y) VALUES (?, ?, ?, ?) "
-                    "ON CONFLICT DO NOTHING",
+                    "INSERT INTO samples (time, key, x, y, label, rank) "
+                    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     batch,
                 ).rowcount
-                gone = database.execute(
-                    "DELETE FROM samples WHERE id <= (SELECT max(id) FROM samples) - ?",
-                    (self.capacity,),
-                ).rowcount
+                expired = self._expire(now)
+                gone = self._give_up(self._rows + stored - expired - self.capacity)
         except sqlite3.DatabaseError as error:
             self.dropped += len(batch)
             raise OperatorError(f"cannot write {len(batch)} samples: {error}") from error
         self.duplicates += len(batch) - stored
         self.dropped += gone
-        self._rows += stored - gone
+        self.expired += expired
+        self._rows += stored - gone - expired
+
+    def _expire(self, now: float | None) -> int:
+        if now is None or self._max_age is None:
+            return 0
+        oldest = now - self._max_age
+        return self._database.execute("DELETE FROM samples WHERE time < ?", (oldest,)).rowcount
+
+    def _give_up(self, too_many: int) -> int:
+        """Delete so many rows, as the store was told to choose them; how many that was."""
+        if too_many <= 0:
+            return 0
+        if not self._balanced:
+            return self._database.execute(LOWEST[self._keep], (too_many,)).rowcount
+        counts = self._database.execute("SELECT label, count(*) FROM samples GROUP BY label")
+        given = surplus(dict(counts.fetchall()), self.capacity)
+        self._database.executemany(LOWEST_OF_CLASS[self._keep], list(given.items()))
+        return sum(given.values())
 
     def _arrays(self, *, held_out: bool) -> tuple[Floats, Labels]:
         with self._lock:
-            self._write()
+            self._write(self._clock())
             ids = np.array(
                 self._database.execute("SELECT id FROM samples ORDER BY id").fetchall(), np.uint64
             ).reshape(-1)
@@ -156,24 +206,64 @@ class SampleStore:
             n = int(wanted.sum())
             x = np.empty((n, math.prod(self._shape)), np.float32)
             y = np.empty((n, max(1, self._targets)), np.float32 if self._targets else np.int64)
-            rows = self._database.execute("SELECT x, y FROM samples ORDER BY id")
             filled = 0
-            for want, (x_bytes, y_bytes) in zip(wanted, rows, strict=True):
-                if want:
-                    x[filled] = np.frombuffer(x_bytes, "<f4")
-                    y[filled] = np.frombuffer(y_bytes, "<f4" if self._targets else "<i8")
+            for want, row in zip(wanted, self._opened(), strict=True):
+                if want and row is not None:
+                    x[filled] = np.frombuffer(row[0], "<f4")
+                    y[filled] = np.frombuffer(row[1], "<f4" if self._targets else "<i8")
                     filled += 1
-        return x.reshape(n, *self._shape), y if self._targets else y.reshape(n)
+            self.damaged += n - filled
+            if filled < n:
+                log.error("%d stored samples cannot be deciphered; they are left out", n - filled)
+        x, y = x[:filled].reshape(filled, *self._shape), y[:filled]
+        return x, y if self._targets else y.reshape(filled)
+
+    def _opened(self) -> Iterator[tuple[bytes, bytes] | None]:
+        """x and y of every row by its id; None for one that cannot be deciphered."""
+        rows = self._database.execute("SELECT time, x, y, label FROM samples ORDER BY id")
+        for when, x, y, label in rows:
+            if self._cipher is None:
+                yield x, y
+                continue
+            plain = self._cipher.unseal(x, _about(when, label))
+            cut = 4 * math.prod(self._shape)
+            yield None if plain is None else (plain[:cut], plain[cut:])
+
+    def _row(self, now: float, key: str | None, x: bytes, y: bytes) -> _Row:
+        label = None if self._targets else int.from_bytes(y, "little")
+        named = x + y + struct.pack(">d", now) if key is None else key.encode()
+        if self._cipher is None:
+            return now, key, x, y, label, _number(hashlib.blake2b(named, digest_size=8).digest())
+        blinded = self._cipher.blind(named)
+        if label is not None:
+            label = _number(self._cipher.blind(b"label" + y))
+        sealed = self._cipher.seal(x + y, _about(now, label))
+        return now, None if key is None else blinded.hex(), sealed, b"", label, _number(blinded)
 
     def _check_shape(self, path: Path) -> None:
         text = ",".join(map(str, self._shape))
-        row = self._database.execute("SELECT x, targets FROM shape").fetchone()
+        row = self._database.execute("SELECT x, targets, proof FROM shape").fetchone()
         if row is None:
-            self._database.execute("INSERT INTO shape VALUES (1, ?, ?)", (text, self._targets))
-        elif row != (text, self._targets):
+            proof = None if self._cipher is None else self._cipher.proof()
+            self._database.execute(
+                "INSERT INTO shape VALUES (1, ?, ?, ?)", (text, self._targets, proof)
+            )
+            return
+        if row[:2] != (text, self._targets):
             raise OperatorError(
                 f"{path} holds samples of shape [{row[0]}] with {row[1]} targets, this device "
                 f"gives [{text}] with {self._targets}: move the file away to begin anew"
+            )
+        if (row[2] is None) != (self._cipher is None):
+            seen = "in the clear" if row[2] is None else "encrypted"
+            raise OperatorError(
+                f"{path} holds samples {seen}, and `encrypt` says otherwise: set it back, or move "
+                "the file away to begin anew"
+            )
+        if self._cipher is not None and not self._cipher.proves(row[2]):
+            raise OperatorError(
+                f"{path} is encrypted with another key: put that key back, or move the file away "
+                "to begin anew"
             )
 
     def _packed_x(self, x: Floats) -> bytes:
@@ -209,3 +299,13 @@ def is_held_out(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
     mixed ^= mixed >> np.uint64(31)
     held_out: npt.NDArray[np.bool_] = mixed % np.uint64(HOLD_OUT) == 0
     return held_out
+
+
+def _about(when: float, label: int | None) -> bytes:
+    """What stands in the clear beside a sealed row, and must not be moved to another."""
+    return struct.pack(">dq", when, 0 if label is None else label)
+
+
+def _number(digest: bytes) -> int:
+    """Its first eight bytes as SQLite's integer, at least 0."""
+    return int.from_bytes(digest[:8]) >> 1

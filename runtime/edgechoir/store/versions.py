@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import math
+import sqlite3
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from edgechoir.errors import BadModel, LocalError
+from edgechoir.errors import BadModel, LocalError, OperatorError
 from edgechoir.store.database import open_or_replace
 from edgechoir.types import Floats
 
@@ -24,7 +25,11 @@ _MIGRATIONS: Final = (
         version INTEGER PRIMARY KEY, sha256 BLOB NOT NULL, params BLOB NOT NULL,
         metrics TEXT NOT NULL, score REAL, created REAL NOT NULL)""",
     "ALTER TABLE versions ADD COLUMN extra BLOB NOT NULL DEFAULT x''",
+    """CREATE TABLE history (
+        version INTEGER PRIMARY KEY, metrics TEXT NOT NULL, created REAL NOT NULL)""",
 )
+HISTORY: Final = 10_000
+"""Versions whose measures are remembered; the oldest go first."""
 _COLUMNS: Final = "version, sha256, params, metrics, created, extra"
 
 
@@ -69,8 +74,7 @@ class ModelVersions:
         """
         blob = np.ascontiguousarray(params, "<f4").tobytes()
         digest = hashlib.sha256(blob).digest()
-        value = metrics.get(self._metric, math.nan)
-        score = self._sign * value if math.isfinite(value) else None
+        text, score = json.dumps(dict(metrics)), self._score(metrics)
         with self._lock:
             row = self._database.execute(
                 "SELECT sha256 FROM versions WHERE version = ?", (version,)
@@ -87,7 +91,7 @@ class ModelVersions:
                 self._database.execute(
                     "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (
-                        *(version, digest, blob, json.dumps(dict(metrics)), score, created),
+                        *(version, digest, blob, text, score, created),
                         _pack(extra or {}),
                     ),
                 )
@@ -99,6 +103,43 @@ class ModelVersions:
                     (self._keep,),
                 )
         return digest
+
+    def measured(
+        self, version: int, metrics: Mapping[str, float], at: float, *, sound: bool = True
+    ) -> None:
+        """Remember how a version did, kept or not; the best of those kept stays, which one that is
+        not `sound` never is. Raises OperatorError (a full disk)."""
+        score = self._score(metrics) if sound else None
+        text = json.dumps({name: value for name, value in metrics.items() if math.isfinite(value)})
+        try:
+            with self._lock:
+                self._database.execute("BEGIN IMMEDIATE")
+                with self._database:
+                    self._database.execute(
+                        "INSERT OR REPLACE INTO history VALUES (?, ?, ?)", (version, text, at)
+                    )
+                    self._database.execute(
+                        "DELETE FROM history WHERE version NOT IN "
+                        "(SELECT version FROM history ORDER BY version DESC LIMIT ?)",
+                        (HISTORY,),
+                    )
+                    self._database.execute(
+                        "UPDATE versions SET metrics = ?, score = ? WHERE version = ?",
+                        (text, score, version),
+                    )
+        except sqlite3.Error as error:
+            raise OperatorError(
+                f"how version {version} did cannot be kept: {error}; check the disk"
+            ) from error
+
+    def history(self) -> list[tuple[int, dict[str, float], float]]:
+        """(version, metrics, when it was measured), ascending, whether it is kept or not."""
+        rows = self._database.execute("SELECT * FROM history ORDER BY version").fetchall()
+        return [(version, json.loads(text), at) for version, text, at in rows]
+
+    def _score(self, metrics: Mapping[str, float]) -> float | None:
+        value = metrics.get(self._metric, math.nan)
+        return self._sign * value if math.isfinite(value) else None
 
     def versions(self) -> list[int]:
         """The version numbers kept, ascending."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from edgechoir import wire
@@ -11,7 +12,7 @@ from edgechoir.errors import BadModel, BadUpdate, LocalError, OperatorError, Rem
 from edgechoir.learning.fixed_point import Total
 from edgechoir.learning.rules.private import Private
 from edgechoir.learning.rules.rule import Rule
-from edgechoir.learning.statistics.inquiry import Model, normalisation
+from edgechoir.learning.statistics.inquiry import Asked, Model, Reply
 from edgechoir.monitor.records import Metrics
 from edgechoir.rounds.endpoint import ModelArrived, Outcome, Outgoing
 from edgechoir.rounds.events import (
@@ -33,6 +34,7 @@ from edgechoir.rounds.schedule import (
     Publish,
     Result,
     Schedule,
+    rmse_of,
     start,
 )
 from edgechoir.rounds.schedule import step as step_schedule
@@ -41,6 +43,7 @@ from edgechoir.tiers.host import Host
 from edgechoir.tiers.models import Held, keep, latest, read_model
 from edgechoir.tiers.pursuit import pursue
 from edgechoir.tiers.trace import Trace
+from edgechoir.types import Floats
 
 log: Final = logging.getLogger(__name__)
 
@@ -58,12 +61,14 @@ class AggregatorTier:
         versions: ModelVersions,
         schedule: Schedule | None,
         subject: Model | None = None,
+        preparation: Callable[[], Generator[Asked, Reply, dict[str, Floats]]] | None = None,
     ) -> None:
         self.config = config
         self.host: Host
         self._versions = versions
         self._schedule = schedule
         self.subject = subject
+        self._preparation = preparation
         self._held: Held | None = None
         self._outcome = ""
         self._reason = ""
@@ -174,19 +179,18 @@ class AggregatorTier:
 
     async def _prepare(self) -> None:
         """(root) Find what belongs to the model before it is trained, for as long as it takes."""
-        if self.subject is None:
-            raise LocalError("a run that waits needs to know what to ask about")
+        if self._preparation is None:
+            raise LocalError("a run that waits needs to know what to ask")
         attempt = 0
         while True:
             attempt += 1
             try:
-                name = f"normalisation-{attempt}"
-                aux = await pursue(normalisation(self.subject), self.ask, name)
+                aux = await pursue(self._preparation(), self.ask, f"preparation-{attempt}")
                 break
             except (OperatorError, BadUpdate) as error:
-                log.warning("no mean and deviation yet, training waits for them: %s", error)
+                log.warning("training waits for statistics that there are not yet: %s", error)
                 await asyncio.sleep(PREPARE_AGAIN_S)
-        log.info("training sees columns less their mean, over their deviation")
+        log.info("training begins with %s of all devices' rows", " and ".join(aux))
         self._move(Prepared(aux))
 
     def devices(self) -> int:
@@ -212,33 +216,30 @@ class AggregatorTier:
                 self._begin()
                 self.host.spawn(self._order(one), f"round {one.round}")
             case Publish(model, state, rule):
-                measured = self._total
-                accuracy = measured.accuracy if measured is not None else None
-                # What was measured belongs to the version before this one.
-                metrics = {} if accuracy is None else {"before": accuracy}
                 self._held = Held(model.version, model.digest, state.weights, state.aux)
                 envelope = self.host.endpoint.sign(model)
                 self._publishing = self.host.spawn(
-                    self._publish(self._held, envelope, metrics, rule), "publish model"
+                    self._publish(self._held, envelope, rule), "publish model"
                 )
             case Result():
                 self._total = one.total
                 sent, received = self.host.letters.sent, self.host.received
                 moved = (sent - self._bytes[0], received - self._bytes[1])
-                self.host.spawn(self._report(one, moved), "report")
+                self.host.spawn(self._report(one, moved, self._sound(one)), "report")
+                if one.total is not None and one.reason:
+                    log.warning("round %d: %s", one.round, one.reason)
+                    self._outcome, self._reason = "diverged", one.reason
             case Answered():
                 self._answer(one)
             case Finished(reason):
                 log.info("the run is over: %s", reason)
 
-    async def _publish(
-        self, held: Held, envelope: bytes, metrics: dict[str, float], rule: Rule
-    ) -> None:
+    async def _publish(self, held: Held, envelope: bytes, rule: Rule) -> None:
         """Hand a version out only once it is kept.
 
         No member goes back to an older one, so a cloud that had forgotten it could never go on.
         """
-        await asyncio.to_thread(keep, self._versions, held, metrics, rule.remember())
+        await asyncio.to_thread(keep, self._versions, held, {}, rule.remember())
         self.host.letters.put(Outgoing("model", "", envelope))
 
     async def _order(self, order: Order) -> None:
@@ -255,8 +256,33 @@ class AggregatorTier:
         )
         self.host.happen(order)
 
-    async def _report(self, result: Result, moved: tuple[int, int]) -> None:
+    def _sound(self, result: Result) -> bool:
+        """Whether the version of a round has not diverged."""
+        return not result.reason and self._schedule is not None and not self._schedule.watch.bad
+
+    async def _measured(self, result: Result, sound: bool) -> None:
+        """Remember how the version that a round began with does."""
+        figures = self._figures(result.total)
+        known = {name: value for name, value in figures.items() if value is not None}
+        if result.total is not None and known:
+            try:
+                await asyncio.to_thread(
+                    self._versions.measured, result.version, known, time.time(), sound=sound
+                )
+            except OperatorError as error:  # the run goes on all the same
+                log.error("%s", error)
+
+    def _figures(self, total: Total | None) -> dict[str, float | None]:
+        if total is None or self._schedule is None:
+            return {"accuracy": None, "loss": None, "rmse": None}
+        rmse = rmse_of(total, self._schedule.course.classifies)
+        return {"accuracy": total.accuracy, "loss": total.loss, "rmse": rmse}
+
+    async def _report(self, result: Result, moved: tuple[int, int], sound: bool) -> None:
+        await self._measured(result, sound)
         total = result.total
+        figures = self._figures(total)
+        outcome = "failed" if total is None else "diverged" if result.reason else "done"
         metrics = Metrics(
             federation=self.config.federation,
             tier=self.config.tier,
@@ -264,10 +290,11 @@ class AggregatorTier:
             round=result.round,
             at=time.time(),
             version=result.version,
-            outcome="failed" if total is None else "done",
+            outcome=outcome,
             reason=result.reason or None,
-            accuracy=None if total is None else total.accuracy,
-            loss=None if total is None else total.loss,
+            accuracy=figures["accuracy"],
+            loss=figures["loss"],
+            rmse=figures["rmse"],
             members=0 if total is None else len(self._survivors),
             expected=len(self._members),
             devices=0 if total is None else total.devices,
@@ -288,7 +315,6 @@ class AggregatorTier:
         phase = "" if down is None else down.phase.value
         if self._schedule is not None and self._schedule.finished:
             phase = f"finished: {self._schedule.finished}"
-        total = self._total
         held = self._held
         return {
             "model": None
@@ -296,7 +322,7 @@ class AggregatorTier:
             else {
                 "version": held.version,
                 "sha256": held.digest.hex()[:16],
-                "accuracy": None if total is None else total.accuracy,
+                **self._quality(),
             },
             "privacy": self._privacy(),
             "round": {
@@ -309,6 +335,18 @@ class AggregatorTier:
                 "reason": self._reason or None,
                 "seconds": self._seconds,
             },
+        }
+
+    def _quality(self) -> dict[str, Any]:
+        """How the version before this one did, and which has done best."""
+        best = None if self._schedule is None else self._schedule.watch.best
+        figures = self._figures(self._total)
+        return {
+            "accuracy": figures["accuracy"],
+            "rmse": figures["rmse"],
+            "loss": figures["loss"],
+            "best_version": None if best is None else best.version,
+            "rollbacks": None if self._schedule is None else self._schedule.watch.rollbacks,
         }
 
     def _privacy(self) -> dict[str, Any] | None:

@@ -1,8 +1,12 @@
 """The process of a tier with children: node, edge cloud or cloud."""
 
+import math
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -15,17 +19,24 @@ from edgechoir.learning.rates import Rates
 from edgechoir.learning.rules.choose import make_rule
 from edgechoir.learning.rules.private import make_private
 from edgechoir.learning.rules.robust import make_robust
+from edgechoir.learning.rules.rule import Rule
+from edgechoir.learning.rules.trees import Trees
 from edgechoir.learning.state import State
-from edgechoir.learning.statistics.inquiry import MEAN, Model
+from edgechoir.learning.statistics.inquiry import MEAN, Asked, Model, Reply, normalisation
+from edgechoir.learning.trees.prepare import EDGES
+from edgechoir.learning.trees.prepare import preparation as trees_preparation
 from edgechoir.rounds.schedule import Course, Schedule
+from edgechoir.rounds.watch import Best, Watch
 from edgechoir.store.journal import RoundJournal
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.aggregator import AggregatorTier
 from edgechoir.tiers.host import fatal_is_plain
 from edgechoir.tiers.local_calls import serving
-from edgechoir.tiers.models import latest, memory_of
+from edgechoir.tiers.models import aux_of, latest, memory_of
 from edgechoir.tiers.process import OpenLink, TierConfig, host_of, link_of, state_held
 from edgechoir.tiers.queries import Desk as QueryDesk
+from edgechoir.tiers.trees import layout_of
+from edgechoir.types import Floats
 
 FOREVER: Final = 2**31
 
@@ -35,19 +46,27 @@ async def run_aggregator(
 ) -> None:
     """Serve as node, edge cloud or cloud until cancelled. Raises EdgechoirError."""
     with state_held(config.state):
-        versions = ModelVersions(config.state / "models.db")
+        bundle = load_bundle(config.model.bundle) if isinstance(config, CloudConfig) else None
+        versions = versions_of(config.state, bundle)
         try:
-            schedule = subject = None
-            if isinstance(config, CloudConfig):
-                bundle = load_bundle(config.model.bundle)
+            schedule = subject = preparation = None
+            if isinstance(config, CloudConfig) and bundle is not None:
                 schedule, subject = _schedule(config, bundle, versions), subject_of(bundle)
-            tier = AggregatorTier(config, versions, schedule, subject)
+                preparation = preparation_for(schedule.rule, subject)
+            tier = AggregatorTier(config, versions, schedule, subject, preparation)
             async with host_of(config, tier.describe, tier.handle, open_link) as host:
                 tier.host = host
                 async with fatal_is_plain(), _asked(config, tier):
                     await tier.run()
         finally:
             versions.close()
+
+
+def versions_of(state: Path, bundle: Bundle | None) -> ModelVersions:
+    """The versions that a tier keeps; the best of them, where it has the bundle, by its metric."""
+    metric = "accuracy" if bundle is None else bundle.manifest.metric
+    path = state / "models.db"
+    return ModelVersions(path, metric=metric, higher_is_better=metric == "accuracy")
 
 
 @asynccontextmanager
@@ -68,6 +87,26 @@ def subject_of(bundle: Bundle) -> Model:
     return Model(manifest.input_shape[-1], manifest.outputs, manifest.task == "classification")
 
 
+def preparation_for(
+    rule: Rule, subject: Model
+) -> Callable[[], Generator[Asked, Reply, dict[str, Floats]]]:
+    """What is asked before the first round of a run that waits."""
+    if isinstance(rule, Trees):
+        return partial(trees_preparation, subject, rule.bins)
+    return partial(normalisation, subject)
+
+
+def fitted_to(rule: Rule, bundle: Bundle) -> Rule:
+    """The rule, told of the bundle's forest. Raises OperatorError where they do not go together."""
+    forest = bundle.manifest.trees is not None
+    if isinstance(rule, Trees) != forest:
+        raise OperatorError(
+            f"{bundle.manifest.name} is {'a' if forest else 'no'} forest: that goes with the rule "
+            f"{'trees, and no other' if forest else 'of a network, not with trees'}"
+        )
+    return rule.of(layout_of(bundle.manifest)) if isinstance(rule, Trees) else rule
+
+
 def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> Schedule:
     """The root's schedule, going on where an earlier process stopped."""
     rounds, training, update = config.rounds, config.training, config.update
@@ -75,14 +114,24 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
     if rounds.target_accuracy is not None and not classifies:
         raise OperatorError(
             f"{bundle.manifest.name} is a {bundle.manifest.task}: it has no accuracy to reach; "
-            "leave rounds.target_accuracy out, and stop it by rounds or patience"
+            "leave rounds.target_accuracy out, and stop it by rounds, target_rmse or patience"
+        )
+    if rounds.target_rmse is not None and classifies:
+        raise OperatorError(
+            f"{bundle.manifest.name} is a classification: it has no RMSE to reach; set "
+            "rounds.target_accuracy"
         )
     course = Course(
         rounds=rounds.rounds or FOREVER,
         deadline=rounds.deadline_s,
         pause=rounds.pause_s,
         target_accuracy=rounds.target_accuracy,
+        target_rmse=rounds.target_rmse,
         patience=rounds.patience,
+        min_gain=rounds.min_gain,
+        diverged_factor=rounds.diverged_factor,
+        diverged_rounds=rounds.diverged_rounds,
+        release=rounds.release,
         epochs=training.epochs,
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
@@ -97,6 +146,9 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
         classifies=classifies,
     )
     rule = make_rule(config.rule.name, config.rule.options(training, update))
+    rule = fitted_to(rule, bundle)
+    if isinstance(rule, Trees):  # half a forest is no place to go back to and learn on from
+        course = replace(course, diverged_factor=math.inf)
     if config.privacy is not None:
         privacy = config.privacy.model_dump(exclude={"noise"})
         rule = make_private(rule, {"z": config.privacy.noise, **privacy})
@@ -108,13 +160,14 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
     else:
         state, version = State(kept.weights, kept.aux), kept.version
         rule = rule.recall(memory_of(versions))
-    waits = training.normalise and MEAN not in state.aux
-    if waits and bundle.manifest.preprocessing != Preprocessing():
+    begun = MEAN in state.aux or EDGES in state.aux
+    waits = (training.normalise or isinstance(rule, Trees)) and not begun
+    if waits and training.normalise and bundle.manifest.preprocessing != Preprocessing():
         raise OperatorError(
             f"{bundle.manifest.name} moves or scales its samples itself; leave "
             "training.normalise out, or offset and scale out of the model file"
         )
-    if waits and version:
+    if waits and training.normalise and version:
         raise OperatorError(
             f"model version {version} was trained without training.normalise; leave it out, or "
             f"begin anew with an empty {config.state}"
@@ -124,6 +177,17 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
         last = journal.last_round(config.federation)
     finally:
         journal.close()
-    # The version that brought mean and deviation came of no training.
-    done = max(version - 1, 0) if MEAN in state.aux else version
-    return Schedule(course, state, rule, version, last, done=done, waits=waits)
+    # The version that brought what was asked before came of no training.
+    done = max(version - 1, 0) if begun else version
+    watch = watch_of(versions)
+    return Schedule(course, state, rule, version, last, done=done, waits=waits, watch=watch)
+
+
+def watch_of(versions: ModelVersions) -> Watch:
+    """What an earlier process knew of the best version."""
+    kept = versions.best()
+    if kept is None:
+        return Watch()
+    loss, accuracy = kept.metrics.get("loss"), kept.metrics.get("accuracy")
+    lowest = min(figures.get("loss", math.inf) for _, figures, _ in versions.history())
+    return Watch(Best(kept.version, State(kept.params, aux_of(kept)), loss, accuracy), lowest)

@@ -1,9 +1,12 @@
 """A device's process: its stores, its work and its host put together."""
 
 import time
+from typing import Final
 
 from edgechoir.bundle.load import load_bundle
+from edgechoir.bundle.manifest import Manifest
 from edgechoir.config.tiers import DeviceConfig
+from edgechoir.store.cipher import KEY_FILE, RowCipher, load_key
 from edgechoir.store.outbox import Outbox
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.vectors import KeptVectors
@@ -16,19 +19,15 @@ from edgechoir.tiers.process import OpenLink, host_of, link_of, state_held
 from edgechoir.tiers.requests import Requests
 from edgechoir.transport.spool import Spool
 
+SAMPLES: Final = "samples.db"
+
 
 async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> None:
     """Serve as a device until cancelled. Raises EdgechoirError."""
     bundle = load_bundle(config.model.bundle)
     manifest = bundle.manifest
     with state_held(config.state):
-        samples = SampleStore(
-            config.state / "samples.db",
-            manifest.input_shape,
-            0 if manifest.task == "classification" else len(manifest.outputs),
-            max_rows=config.sensor.store.rows,
-            max_bytes=config.sensor.store.bytes,
-        )
+        samples = _samples(config, manifest)
         versions = ModelVersions(config.state / "models.db")
         keeps = config.training.enabled or manifest.personal
         vectors = KeptVectors(config.state / "kept.db") if keeps else None
@@ -56,3 +55,24 @@ async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> Non
                 vectors.close()
             if outbox is not None:
                 outbox.close()
+
+
+def _samples(config: DeviceConfig, manifest: Manifest) -> SampleStore:
+    """The store as the sensor's section describes it. Raises OperatorError."""
+    kept, path = config.sensor.store, config.state / SAMPLES
+    cipher = None
+    if kept.encrypt:
+        # A key is made with the file only: a new one would not open what is there.
+        key = load_key(config.identity / KEY_FILE, make=not path.exists())
+        cipher = RowCipher(key)
+    return SampleStore(
+        path,
+        manifest.input_shape,
+        0 if manifest.task == "classification" else len(manifest.outputs),
+        max_rows=kept.rows,
+        max_bytes=kept.bytes,
+        max_age=None if kept.hours is None else kept.hours * 3600,
+        keep=kept.keep,
+        balanced=kept.balanced,
+        cipher=cipher,
+    )

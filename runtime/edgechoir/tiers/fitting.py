@@ -1,6 +1,9 @@
 """Training in a round: the rows of this device, the plan's options, the figures of the model."""
 
 import asyncio
+from typing import Final
+
+import numpy as np
 
 from edgechoir import wire
 from edgechoir.errors import TrainingError
@@ -10,22 +13,47 @@ from edgechoir.learning.task import Task
 from edgechoir.tiers.desk import Desk, Learner
 from edgechoir.types import FitPlan, Floats, Update
 
+EXPLODED: Final = 100.0
+"""A loss that training multiplied by so much, from 1 at least, is no result of learning."""
+
+
+class Hopeless(TrainingError):
+    """The global model has no finite loss here, so there is nothing to train on from."""
+
+    def __init__(self, figures: Figures) -> None:
+        super().__init__("the global model has no finite loss on the rows held out here")
+        self.figures = figures
+
 
 async def fitted(
     desk: Desk, plan: wire.Plan, task: Task, **beside: Floats
 ) -> tuple[Update, Figures]:
     """What training from the global model gives, and how that model did before.
 
-    Raises TrainingError, Malformed.
+    Raises TrainingError, or Hopeless; Malformed.
     """
     trainer = trainer_of(desk)
     x, y = await asyncio.to_thread(desk.samples.training_arrays)
     if not len(x):
         raise TrainingError("no samples are stored")
     figures = await measure(desk, trainer)
+    if not np.isfinite(figures.loss_sum):
+        raise Hopeless(figures)
     fit = fit_plan(plan, task)
     w = desk.weights
-    return await trainer.fit(w, x, y, fit, deadline=plan.deadline, **beside), figures
+    update = await trainer.fit(w, x, y, fit, deadline=plan.deadline, **beside)
+    check_settled(update)
+    return update, figures
+
+
+def check_settled(update: Update) -> None:
+    """Raises TrainingError for an update that made this device's own loss explode."""
+    before, after = update.metrics.get("loss"), update.metrics.get("fit_loss")
+    if before is not None and after is not None and after > EXPLODED * max(before, 1.0):
+        raise TrainingError(
+            f"training took the loss from {before:.4g} to {after:.4g}: nothing is sent; lower the "
+            "learning rate, or look for outliers in the samples"
+        )
 
 
 def trainer_of(desk: Desk) -> Learner:
@@ -56,10 +84,13 @@ def bounded(delta: Floats, task: Task) -> Floats:
 
 
 async def measure(desk: Desk, trainer: Learner) -> Figures:
-    """The global model on the rows held out here, before it is trained on."""
+    """The global model on the rows held out here, before it is trained on. The loss of a
+    regression is its mean squared error, whatever it is trained with, so that a root has the
+    RMSE."""
     x, y = await asyncio.to_thread(desk.samples.hold_out_arrays)
     if not len(x):
         return Figures()
     result = await trainer.evaluate(desk.weights, x, y)
     n = len(x)
-    return Figures(n, round(result.get("accuracy", 0.0) * n), result["loss"] * n)
+    loss = result["rmse"] ** 2 if "rmse" in result else result["loss"]
+    return Figures(n, round(result.get("accuracy", 0.0) * n), loss * n)

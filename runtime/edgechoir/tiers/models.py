@@ -11,7 +11,7 @@ from edgechoir import wire
 from edgechoir.errors import BadModel, OperatorError, Replayed
 from edgechoir.learning.rules.choose import MEMORY
 from edgechoir.learning.state import State, digest, digest_of
-from edgechoir.store.versions import ModelVersions
+from edgechoir.store.versions import ModelVersions, StoredModel
 from edgechoir.types import Floats
 
 
@@ -80,8 +80,13 @@ def latest(versions: ModelVersions) -> Held | None:
     stored = versions.latest()
     if stored is None:
         return None
-    aux = {name: v for name, v in stored.extra.items() if not name.startswith(MEMORY)}
+    aux = aux_of(stored)
     return Held(stored.version, digest_of(State(stored.params, aux)), stored.params, aux)
+
+
+def aux_of(stored: StoredModel) -> dict[str, Floats]:
+    """The vectors that travel with a version kept."""
+    return {name: v for name, v in stored.extra.items() if not name.startswith(MEMORY)}
 
 
 def memory_of(versions: ModelVersions) -> dict[str, Floats]:

@@ -5,22 +5,27 @@ many those were. Raises TrainingError or BadUpdate where this device cannot do i
 for a task that makes no sense.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import numpy as np
+
 from edgechoir import wire
-from edgechoir.errors import PolicyViolation
+from edgechoir.errors import PolicyViolation, TrainingError
 from edgechoir.learning.rules.fednova import FEDNOVA
 from edgechoir.learning.rules.scaffold import SCAFFOLD
-from edgechoir.learning.task import TRAIN, Task, read_task
+from edgechoir.learning.rules.trees import GRADIENTS
+from edgechoir.learning.task import MEASURE, TRAIN, Task, read_task
 from edgechoir.tiers import statistics
 from edgechoir.tiers.desk import Desk as Desk
 from edgechoir.tiers.desk import Learner as Learner
 from edgechoir.tiers.desk import Piece as Piece
 from edgechoir.tiers.desk import Rows as Rows
 from edgechoir.tiers.fednova import fednova
-from edgechoir.tiers.fitting import bounded, fitted
+from edgechoir.tiers.fitting import Hopeless, bounded, fitted, measure, trainer_of
 from edgechoir.tiers.scaffold import scaffold
+from edgechoir.tiers.trees import figures_of_trees, gradients
 
 
 async def do(desk: Desk, plan: wire.Plan) -> Piece:
@@ -31,7 +36,11 @@ async def do(desk: Desk, plan: wire.Plan) -> Piece:
         raise PolicyViolation(f"the task {task.kind!r} is not known here")
     # Statistics are of the rows as they were stored, all other work of what the model sees.
     raw = task.kind in statistics.KINDS
-    return await work(desk if raw else statistics.seen_by_the_model(desk), plan, task)
+    try:
+        return await work(desk if raw else statistics.seen_by_the_model(desk), plan, task)
+    except Hopeless as error:
+        # The root must hear how bad it is, or it could never go back to a better model.
+        return Piece(np.zeros(plan.dimension, np.float32), 1, error.figures)
 
 
 async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
@@ -40,10 +49,23 @@ async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
     return Piece(bounded(update.delta, task), update.n, figures, update.personal)
 
 
+async def measure_only(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
+    """The global model as it does here, and nothing else."""
+    if desk.bundle.manifest.trees is not None:
+        figures = await asyncio.to_thread(figures_of_trees, desk)
+    else:
+        figures = await measure(desk, trainer_of(desk))
+    if not figures.held_out:
+        raise TrainingError("no samples are held out")
+    return Piece(np.zeros(plan.dimension, np.float32), figures.held_out, figures)
+
+
 KINDS: Final[dict[str, Callable[[Desk, wire.Plan, Task], Awaitable[Piece]]]] = {
     TRAIN: train,
+    MEASURE: measure_only,
     SCAFFOLD: scaffold,
     FEDNOVA: fednova,
+    GRADIENTS: gradients,
     **dict.fromkeys(statistics.KINDS, statistics.statistics),
 }
 """The kinds of task that a device knows."""

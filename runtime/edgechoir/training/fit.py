@@ -37,6 +37,8 @@ class Model:
     def of(cls, bundle: Bundle, w: Floats) -> Self:
         """A model at w [d]; w itself is never written. Raises TrainingError."""
         manifest = bundle.manifest
+        if manifest.trees is not None:
+            raise TrainingError("a forest is not trained by gradient steps, but by the rule trees")
         if w.shape != (manifest.size,):
             raise TrainingError(f"weights of shape {w.shape}, expected ({manifest.size},)")
         if not np.isfinite(w).all():
@@ -87,6 +89,8 @@ def fit(
     model = Model.of(bundle, w)
     samples, targets = _tensors(bundle.manifest, x, y)
     metrics = _measure(model, samples, targets)
+    if not np.isfinite(list(metrics.values())).all():
+        raise TrainingError(f"the given weights have loss {metrics['loss']} on these samples")
     anchor = w if anchor is None else _whole(bundle.manifest, anchor, w)
     shift = None if shift is None else _whole(bundle.manifest, shift, np.zeros_like(w))
     step = _step_of(model, plan, anchor, shift)
@@ -131,7 +135,7 @@ def _step_of(model: Model, plan: FitPlan, anchor: Floats, shift: Floats | None) 
 def evaluate(bundle: Bundle, w: Floats, x: Floats, y: Targets) -> dict[str, float]:
     """{"loss", the manifest's metric ("accuracy" or "rmse"), "n"} of w over raw samples x.
 
-    Raises TrainingError.
+    What is not finite is infinite. Raises TrainingError.
     """
     samples, targets = _tensors(bundle.manifest, x, y)
     return {**_measure(Model.of(bundle, w), samples, targets), "n": float(len(samples))}
@@ -163,9 +167,8 @@ def _measure(model: Model, samples: Tensor, targets: Tensor) -> dict[str, float]
                 metric += (output - y).square().mean(1).sum().item()
     n = len(samples)
     value = metric / n if model.manifest.metric == "accuracy" else float(np.sqrt(metric / n))
-    if not np.isfinite([loss, value]).all():
-        raise TrainingError(f"the given weights have loss {loss / n} on these samples")
-    return {"loss": loss / n, model.manifest.metric: value}
+    found = {"loss": loss / n, model.manifest.metric: value}
+    return {name: each if np.isfinite(each) else float("inf") for name, each in found.items()}
 
 
 def _batches(order: np.ndarray[tuple[int], np.dtype[np.int64]], size: int) -> Iterator[Tensor]:
