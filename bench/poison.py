@@ -117,7 +117,7 @@ def find(name: str, rounds: int, seeds: int) -> Iterator[tuple[str, Sequence[flo
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.poison", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NODES)} (all)")
-    parser.add_argument("--rounds", type=int, default=15, metavar="N", help="rounds (15)")
+    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="rounds (10)")
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds (1)")
     parser.add_argument("--write", action="store_true", help="renew the table in docs/learning.md")
     options = parser.parse_args()
