@@ -172,7 +172,7 @@ def test_the_proximal_term_is_the_devices_part() -> None:
 
 
 def test_a_rule_or_an_option_that_is_not_known_is_refused_by_name() -> None:
-    with pytest.raises(OperatorError, match="'fedsgd' is not known; there are fedadagrad"):
+    with pytest.raises(OperatorError, match="'fedsgd' is not known; there are distil"):
         make_rule("fedsgd", {})
     with pytest.raises(OperatorError, match="momentun"):
         make_rule("fedavgm", {"momentun": 0.9})

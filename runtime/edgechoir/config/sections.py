@@ -186,6 +186,12 @@ class DeviceTraining(Section):
     min_samples: int = Field(
         default=32, ge=1, description="Sit a round out with fewer stored samples."
     )
+    shared: Place | None = Field(
+        default=None,
+        description="NPZ file with the shared samples, x, of a federation that distils; then this "
+        "device's model is its own, of any shape.",
+        examples=["shared.npz"],
+    )
 
 
 class CloudTraining(Section):

@@ -62,6 +62,9 @@ class InferenceStatus(Part):
     p99_ms: Reading = Field(default=None, description="99th percentile of them.")
     provider: Line | None = Field(default=None, description="What executes the model.")
     swaps: Count | None = Field(default=None, description="Models exchanged while answering.")
+    own: bool = Field(
+        default=False, description="Does the device's own model answer, not the global one?"
+    )
 
 
 class StepStatus(Part):

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgechoir import wire
 from edgechoir.errors import PolicyViolation, TrainingError
+from edgechoir.learning.rules.distil import DISTIL
 from edgechoir.learning.rules.fednova import FEDNOVA
 from edgechoir.learning.rules.scaffold import SCAFFOLD
 from edgechoir.learning.task import MEASURE, TRAIN, Task, read_task
@@ -20,6 +21,8 @@ from edgechoir.tiers.desk import Desk as Desk
 from edgechoir.tiers.desk import Learner as Learner
 from edgechoir.tiers.desk import Piece as Piece
 from edgechoir.tiers.desk import Rows as Rows
+from edgechoir.tiers.distil import distil
+from edgechoir.tiers.ditto import own_model
 from edgechoir.tiers.fednova import fednova
 from edgechoir.tiers.fitting import Hopeless, bounded, fitted, measure, trainer_of
 from edgechoir.tiers.scaffold import scaffold
@@ -43,7 +46,8 @@ async def do(desk: Desk, plan: wire.Plan) -> Piece:
 async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
     """The global model as it does here, and what training makes of it."""
     update, figures = await fitted(desk, plan, task)
-    return Piece(bounded(update.delta, task), update.n, figures, update.personal)
+    own = await own_model(desk, plan, task)
+    return Piece(bounded(update.delta, task), update.n, figures, update.personal, own)
 
 
 async def measure_only(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
@@ -59,6 +63,7 @@ KINDS: Final[dict[str, Callable[[Desk, wire.Plan, Task], Awaitable[Piece]]]] = {
     MEASURE: measure_only,
     SCAFFOLD: scaffold,
     FEDNOVA: fednova,
+    DISTIL: distil,
     **dict.fromkeys(statistics.KINDS, statistics.statistics),
 }
 """The kinds of task that a device knows."""
