@@ -16,12 +16,14 @@ NAMES: Final = (
     "pipeline",
     "transport",
     "crowd",
+    "broker",
     "startup",
     "memory",
     "secagg",
     "exact",
     "rounds",
     "learning",
+    "trees",
 )
 
 

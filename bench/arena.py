@@ -26,8 +26,9 @@ from edgechoir.identity.keys import new_key
 from edgechoir.identity.policy import Policy
 from edgechoir.identity.request import make_request
 from edgechoir.learning.rules.rule import Rule
+from edgechoir.learning.rules.trees import Trees
 from edgechoir.learning.state import State
-from edgechoir.learning.statistics.inquiry import Asked, Model, Reply, normalisation
+from edgechoir.learning.statistics.inquiry import Asked, Model, Reply
 from edgechoir.rounds import aggregator, participant
 from edgechoir.rounds.aggregator import Aggregator, Limits
 from edgechoir.rounds.endpoint import Endpoint, ModelArrived, Outcome, Outgoing
@@ -59,7 +60,7 @@ from edgechoir.rounds.schedule import (
     start,
     step,
 )
-from edgechoir.tiers.aggregator_process import subject_of
+from edgechoir.tiers.aggregator_process import preparation_for, subject_of
 from edgechoir.tiers.contribution import contribution
 from edgechoir.tiers.models import Held, read_model
 from edgechoir.tiers.pursuit import question, reply_of
@@ -177,14 +178,15 @@ class Arena:
             name: self._endpoint(authority, name, policy or Policy())
             for name in (ROOT, *nodes, *devices)
         }
+        self._rule = rule
         first = State(np.array(bundle.params, np.float32))
-        self.schedule = Schedule(course, first, rule, waits=normalise)
+        self.schedule = Schedule(course, first, rule, waits=normalise or isinstance(rule, Trees))
         self._did(start(self.schedule))
         for name in devices:
             self._handle(name, Begin(1))
         self._deliver()
-        if normalise:
-            self.normalise()
+        if self.schedule.waits:
+            self.prepare()
 
     # ---- what a bench does with it
 
@@ -213,9 +215,9 @@ class Arena:
             value: T = done.value
             return value
 
-    def normalise(self) -> None:
-        """Find mean and deviation of the columns, which go with the model from now on."""
-        self._move(Prepared(self.inquire(normalisation(self.subject))))
+    def prepare(self) -> None:
+        """Find what goes with the model from now on: mean and deviation, or bins."""
+        self._move(Prepared(self.inquire(preparation_for(self._rule, self.subject)())))
 
     def seen(self, x: Floats) -> Floats:
         """Raw samples as the model of the global state sees them."""

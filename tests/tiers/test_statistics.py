@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 from edgechoir.bundle.build import build_bundle
+from edgechoir.bundle.trees import build_trees
+from edgechoir.config.rules import TreesRule
 from edgechoir.config.sections import CloudTraining
 from edgechoir.errors import Malformed, OperatorError
 from edgechoir.fleet.audit_check import records
@@ -176,3 +179,45 @@ def test_queries_are_answered_after_training_and_owners_decide(
         assert asked_of_cloud.count("query_failed") >= 4
 
     asyncio.run(trial())
+
+
+@pytest.mark.torch
+def test_devices_without_torch_grow_trees_and_answer_with_them(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def trial() -> None:
+        build_trees(tmp_path / "trees", "heart", "classification", 13, ("none", "disease"), 4, 2)
+        federation.bundle = tmp_path / "trees"
+        monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
+        cloud = federation.cloud(children=3)
+        cloud = cloud.model_copy(update={"rule": TreesRule(rate=0.5, bins=8)})
+        async with federation.running() as running:
+            running.start("cloud", federation.aggregator(cloud))
+            for config in patient_devices(federation, 3):
+                running.start(str(config.member), federation.run_device(config))
+            await running.rounds(8)
+            await running.until(
+                lambda seen: all(
+                    (model := seen.statuses[name].model) is not None and model.version == 9
+                    for name in NAMES
+                ),
+                "the whole forest on every device",
+            )
+            status = running.status("cloud").round
+            assert status is not None
+            assert status.phase == "finished: 4 trees are grown"
+            found = await asyncio.to_thread(
+                request, cloud.state, {"do": "query", "kind": "evaluate"}, WAIT_S, print
+            )
+            assert found["accuracy"] == 1  # the label stands in the first column
+            for name in (*NAMES, "cloud"):
+                await running.stop(name)
+
+    asyncio.run(trial())
+
+
+def test_a_forest_and_its_rule_go_together(federation: Federation, tmp_path: Path) -> None:
+    cloud = federation.cloud(children=2)
+    cloud = cloud.model_copy(update={"rule": TreesRule()})
+    with pytest.raises(OperatorError, match="is no forest"):
+        asyncio.run(federation.aggregator(cloud))

@@ -94,6 +94,30 @@ class FleetPlugin(BaseAuthPlugin, BaseTopicPlugin):  # type: ignore[misc]  # amq
         )
 
 
+class _Broker(Broker):  # type: ignore[misc]  # amqtt has no types
+    """amqtt gives a client that connects what is retained for the subscriptions of all others, and
+    asks nobody whether it may read it (0.11). This one gives it to who has subscribed, and may.
+    """
+
+    async def _publish_retained_messages_for_subscription(
+        self, subscription: tuple[str, int], session: Session
+    ) -> None:
+        topic_filter, qos = subscription
+        handler = self._get_handler(session)
+        subscribed = any(
+            each.client_id == session.client_id
+            for each, _ in self._subscriptions.get(topic_filter, ())
+        )
+        if handler is None or not subscribed:
+            return
+        for topic, kept in tuple(self._retained_messages.items()):
+            if not self._matches(topic, topic_filter):
+                continue
+            if await self._topic_filtering(session, topic=topic, action=TopicAction.RECEIVE):
+                level = min(qos, kept.qos or qos)
+                await handler.mqtt_publish(kept.topic, kept.data, level, retain=True)
+
+
 class PythonBroker:
     """`start`, then `update` on each new roster, then `stop`."""
 
@@ -103,7 +127,7 @@ class PythonBroker:
         self._door = Door(settings, roster, self._serve)
         self._started = False
         config = {"door": self._door, "settings": settings}
-        self._broker = Broker(
+        self._broker = _Broker(
             {
                 "listeners": {_LISTENER: {"type": "external"}},
                 "plugins": {f"{__name__}.{FleetPlugin.__name__}": config},

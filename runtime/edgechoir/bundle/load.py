@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgechoir.bundle.graph import Graph, parse_graph
+from edgechoir.bundle.graph import INPUT, Graph, parse_graph
 from edgechoir.bundle.manifest import (
     FILES,
     GRAPH,
@@ -19,6 +19,7 @@ from edgechoir.bundle.manifest import (
     MAX_BYTES,
     ONNX,
     PARAMS,
+    TREES_GRAPH,
     Manifest,
     parse_manifest,
     verify_params,
@@ -71,8 +72,13 @@ def check_bundle(files: Mapping[str, bytes], path: Path) -> Bundle:
                 raise BadModel(f"{name}: hashes to {seen}, the manifest says {expected}")
         params = verify_params(manifest, files[PARAMS], manifest.sha256[PARAMS])
         check_onnx(files[ONNX], manifest)
-        graph = parse_graph(files[GRAPH], manifest)
-        check_shapes(graph, manifest)
+        if manifest.trees is not None:
+            if files[GRAPH] != TREES_GRAPH:
+                raise BadModel(f"{GRAPH}: a forest has no training graph")
+            graph = Graph((), INPUT)
+        else:
+            graph = parse_graph(files[GRAPH], manifest)
+            check_shapes(graph, manifest)
     except BadModel as error:
         raise BadModel(f"{path}: {error}") from error
     digest = hashlib.sha256(files[MANIFEST]).hexdigest()

@@ -85,6 +85,17 @@ class Preprocessing(Frozen):
     axis: Annotated[int, Field(ge=-8, le=7)] = -1
 
 
+class Trees(Frozen):
+    """A forest: its parameters are features, thresholds and leaves of complete trees."""
+
+    count: Annotated[int, Field(ge=1, le=10_000)]
+    depth: Annotated[int, Field(ge=1, le=10)]
+
+
+TREES_GRAPH: Final = b'{"format": 1, "trees": true}\n'
+"""graph.json of a forest, which no gradient step trains."""
+
+
 class Manifest(Frozen):
     """What the model is. `outputs` names its output columns: class labels, or quantities.
 
@@ -106,6 +117,7 @@ class Manifest(Frozen):
     personal: Annotated[tuple[Pattern, ...], Field(max_length=64)] = ()
     sha256: Mapping[str, Sha256]
     built_with: Annotated[str, StringConstraints(max_length=100)]
+    trees: Trees | None = None
 
     @property
     def size(self) -> int:
@@ -118,8 +130,8 @@ class Manifest(Frozen):
         return sum(p.size for p in self.parameters if not is_personal(p.name, self.personal))
 
     def to_json(self) -> bytes:
-        """As manifest.json has it; `personal` only where there is some."""
-        unused = set() if self.personal else {"personal"}
+        """As manifest.json has it; `personal` and `trees` only where there are some."""
+        unused = {name for name in ("personal", "trees") if not getattr(self, name)}
         return self.model_dump_json(indent=1, exclude=unused).encode() + b"\n"
 
     @model_validator(mode="after")
@@ -148,6 +160,7 @@ class Manifest(Frozen):
             raise ValueError(f"sha256 must name exactly {', '.join(FILES)}")
         self._check_preprocessing()
         self._check_personal()
+        self._check_trees()
         return self
 
     def _check_personal(self) -> None:
@@ -159,6 +172,20 @@ class Manifest(Frozen):
             raise ValueError("every parameter is personal: nothing is left to learn together")
         if own != sorted(own):
             raise ValueError("a personal parameter stands before a shared one")
+
+    def _check_trees(self) -> None:
+        if self.trees is None:
+            return
+        scores = 1 if self.task == "classification" and len(self.outputs) == 2 else -1
+        scores = len(self.outputs) if scores < 0 else scores
+        count, nodes = self.trees.count, 2**self.trees.depth - 1
+        expected = [(scores,), (count, nodes), (count, nodes), (count, nodes + 1)]
+        if [p.shape for p in self.parameters] != expected or count % scores:
+            raise ValueError(f"a forest has parameters of shapes {expected}")
+        if self.personal:
+            raise ValueError("a forest has no personal parameters")
+        if len(self.input_shape) != 1:
+            raise ValueError("a forest takes samples with one axis")
 
     def _check_preprocessing(self) -> None:
         axis, rank = self.preprocessing.axis, len(self.input_shape)

@@ -21,6 +21,23 @@ def add(commands: Any) -> None:
     build.add_argument("output", type=Path, help="the directory to write")
     build.add_argument("--seed", type=int, default=0, help="of the first parameters (0)")
     build.set_defaults(run=run_build)
+    trees = actions.add_parser(
+        "trees",
+        help="of trees, for the rule trees",
+        description="Build a bundle of trees that say nothing yet; the rule trees grows them.",
+    )
+    trees.add_argument("output", type=Path, help="the directory to write")
+    trees.add_argument("--name", default="trees", help="of the model (trees)")
+    trees.add_argument("--columns", type=int, required=True, metavar="N", help="of a sample")
+    trees.add_argument(
+        "--outputs", required=True, metavar="A,B", help="names of the classes, or of the quantities"
+    )
+    trees.add_argument(
+        "--regression", action="store_true", help="the outputs are quantities, no classes"
+    )
+    trees.add_argument("--trees", type=int, default=100, metavar="N", help="how many (100)")
+    trees.add_argument("--depth", type=int, default=4, metavar="N", help="of each (4)")
+    trees.set_defaults(run=run_trees)
     verify = actions.add_parser(
         "verify", help="check a bundle", description="Check everything about a bundle."
     )
@@ -35,6 +52,25 @@ def run_build(args: argparse.Namespace) -> int:
 
     bundle = build_bundle(args.model, args.output, args.seed)
     print(f"{args.output}: {bundle.manifest.name}, {bundle.manifest.size} parameters")
+    return 0
+
+
+def run_trees(args: argparse.Namespace) -> int:
+    """Build a forest."""
+    from edgechoir.bundle.trees import build_trees
+
+    bundle = build_trees(
+        args.output,
+        args.name,
+        "regression" if args.regression else "classification",
+        args.columns,
+        tuple(args.outputs.split(",")),
+        args.trees,
+        args.depth,
+    )
+    print(
+        f"{args.output}: {args.trees} trees of depth {args.depth}, {bundle.manifest.size} numbers"
+    )
     return 0
 
 

@@ -187,6 +187,24 @@ class DistilRule(Rule):
 LEAST_CLIP: Final = 5.0
 
 
+class TreesRule(Rule):
+    """Gradient boosting of the bundle's trees, from masked histograms of gradients."""
+
+    PRIVATE: ClassVar[bool] = False
+
+    name: Literal["trees"] = Field(default="trees", description="The rule.")
+    rate: float = Field(default=0.1, gt=0, le=1, description="Weight of each tree.")
+    l2: float = Field(default=1.0, ge=0, le=1e6, description="Added to a leaf's hessians.")
+    min_rows: int = Field(default=20, ge=1, description="Rows of a leaf, over all devices.")
+    bins: int = Field(default=64, ge=2, le=256, description="Bins of a column.")
+
+    def misfit(self, training: CloudTraining, update: CloudUpdate) -> str:
+        """It bins raw columns, finely."""
+        if training.normalise:
+            return "its bins follow the columns as they are: leave training.normalise out"
+        return _too_coarse(update)
+
+
 def _too_coarse(update: CloudUpdate) -> str:
     if update.ring_bits < 32:
         return f"a ring of {update.ring_bits} bits is too coarse for it: set update.ring_bits = 32"
@@ -203,6 +221,7 @@ AnyRule = Annotated[
     | ScaffoldRule
     | FedNovaRule
     | DittoRule
-    | DistilRule,
+    | DistilRule
+    | TreesRule,
     Field(discriminator="name"),
 ]

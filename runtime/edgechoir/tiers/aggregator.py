@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from edgechoir import wire
@@ -11,7 +12,7 @@ from edgechoir.errors import BadModel, BadUpdate, LocalError, OperatorError, Rem
 from edgechoir.learning.fixed_point import Total
 from edgechoir.learning.rules.private import Private
 from edgechoir.learning.rules.rule import Rule
-from edgechoir.learning.statistics.inquiry import Model, normalisation
+from edgechoir.learning.statistics.inquiry import Asked, Model, Reply
 from edgechoir.monitor.records import Metrics
 from edgechoir.rounds.endpoint import ModelArrived, Outcome, Outgoing
 from edgechoir.rounds.events import (
@@ -42,6 +43,7 @@ from edgechoir.tiers.host import Host
 from edgechoir.tiers.models import Held, keep, latest, read_model
 from edgechoir.tiers.pursuit import pursue
 from edgechoir.tiers.trace import Trace
+from edgechoir.types import Floats
 
 log: Final = logging.getLogger(__name__)
 
@@ -59,12 +61,14 @@ class AggregatorTier:
         versions: ModelVersions,
         schedule: Schedule | None,
         subject: Model | None = None,
+        preparation: Callable[[], Generator[Asked, Reply, dict[str, Floats]]] | None = None,
     ) -> None:
         self.config = config
         self.host: Host
         self._versions = versions
         self._schedule = schedule
         self.subject = subject
+        self._preparation = preparation
         self._held: Held | None = None
         self._outcome = ""
         self._reason = ""
@@ -175,19 +179,18 @@ class AggregatorTier:
 
     async def _prepare(self) -> None:
         """(root) Find what belongs to the model before it is trained, for as long as it takes."""
-        if self.subject is None:
-            raise LocalError("a run that waits needs to know what to ask about")
+        if self._preparation is None:
+            raise LocalError("a run that waits needs to know what to ask")
         attempt = 0
         while True:
             attempt += 1
             try:
-                name = f"normalisation-{attempt}"
-                aux = await pursue(normalisation(self.subject), self.ask, name)
+                aux = await pursue(self._preparation(), self.ask, f"preparation-{attempt}")
                 break
             except (OperatorError, BadUpdate) as error:
-                log.warning("no mean and deviation yet, training waits for them: %s", error)
+                log.warning("training waits for statistics that there are not yet: %s", error)
                 await asyncio.sleep(PREPARE_AGAIN_S)
-        log.info("training sees columns less their mean, over their deviation")
+        log.info("training begins with %s of all devices' rows", " and ".join(aux))
         self._move(Prepared(aux))
 
     def devices(self) -> int:

@@ -2,8 +2,10 @@
 
 import math
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +20,12 @@ from edgechoir.learning.rates import Rates
 from edgechoir.learning.rules.choose import make_rule
 from edgechoir.learning.rules.distil import Distil, shared_hash
 from edgechoir.learning.rules.private import make_private
+from edgechoir.learning.rules.rule import Rule
+from edgechoir.learning.rules.trees import Trees
 from edgechoir.learning.state import State
-from edgechoir.learning.statistics.inquiry import MEAN, Model
+from edgechoir.learning.statistics.inquiry import MEAN, Asked, Model, Reply, normalisation
+from edgechoir.learning.trees.prepare import EDGES
+from edgechoir.learning.trees.prepare import preparation as trees_preparation
 from edgechoir.rounds.schedule import Course, Schedule
 from edgechoir.rounds.watch import Best, Watch
 from edgechoir.store.journal import RoundJournal
@@ -31,6 +37,8 @@ from edgechoir.tiers.local_calls import serving
 from edgechoir.tiers.models import aux_of, latest, memory_of
 from edgechoir.tiers.process import OpenLink, TierConfig, host_of, link_of, state_held
 from edgechoir.tiers.queries import Desk as QueryDesk
+from edgechoir.tiers.trees import layout_of
+from edgechoir.types import Floats
 
 FOREVER: Final = 2**31
 
@@ -43,10 +51,11 @@ async def run_aggregator(
         bundle = load_bundle(config.model.bundle) if isinstance(config, CloudConfig) else None
         versions = versions_of(config.state, bundle)
         try:
-            schedule = subject = None
+            schedule = subject = preparation = None
             if isinstance(config, CloudConfig) and bundle is not None:
                 schedule, subject = _schedule(config, bundle, versions), subject_of(bundle)
-            tier = AggregatorTier(config, versions, schedule, subject)
+                preparation = preparation_for(schedule.rule, subject)
+            tier = AggregatorTier(config, versions, schedule, subject, preparation)
             async with host_of(config, tier.describe, tier.handle, open_link) as host:
                 tier.host = host
                 async with fatal_is_plain(), _asked(config, tier):
@@ -78,6 +87,26 @@ def subject_of(bundle: Bundle) -> Model:
     """What is known of the model to whoever asks about its federation."""
     manifest = bundle.manifest
     return Model(manifest.input_shape[-1], manifest.outputs, manifest.task == "classification")
+
+
+def preparation_for(
+    rule: Rule, subject: Model
+) -> Callable[[], Generator[Asked, Reply, dict[str, Floats]]]:
+    """What is asked before the first round of a run that waits."""
+    if isinstance(rule, Trees):
+        return partial(trees_preparation, subject, rule.bins)
+    return partial(normalisation, subject)
+
+
+def fitted_to(rule: Rule, bundle: Bundle) -> Rule:
+    """The rule, told of the bundle's forest. Raises OperatorError where they do not go together."""
+    forest = bundle.manifest.trees is not None
+    if isinstance(rule, Trees) != forest:
+        raise OperatorError(
+            f"{bundle.manifest.name} is {'a' if forest else 'no'} forest: that goes with the rule "
+            f"{'trees, and no other' if forest else 'of a network, not with trees'}"
+        )
+    return rule.of(layout_of(bundle.manifest)) if isinstance(rule, Trees) else rule
 
 
 def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> Schedule:
@@ -123,6 +152,9 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
         x = read_shared(config.rule.shared, bundle.manifest.input_shape)
         options |= {"size": len(x) * len(bundle.manifest.outputs), "shared": shared_hash(x)}
     rule = make_rule(config.rule.name, options)
+    rule = fitted_to(rule, bundle)
+    if isinstance(rule, Trees):  # half a forest is no place to go back to and learn on from
+        course = replace(course, diverged_factor=math.inf)
     if config.privacy is not None:
         privacy = config.privacy.model_dump(exclude={"noise"})
         rule = make_private(rule, {"z": config.privacy.noise, **privacy})
@@ -133,13 +165,14 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
     else:
         state, version = State(kept.weights, kept.aux), kept.version
         rule = rule.recall(memory_of(versions))
-    waits = training.normalise and MEAN not in state.aux
-    if waits and bundle.manifest.preprocessing != Preprocessing():
+    begun = MEAN in state.aux or EDGES in state.aux
+    waits = (training.normalise or isinstance(rule, Trees)) and not begun
+    if waits and training.normalise and bundle.manifest.preprocessing != Preprocessing():
         raise OperatorError(
             f"{bundle.manifest.name} moves or scales its samples itself; leave "
             "training.normalise out, or offset and scale out of the model file"
         )
-    if waits and version:
+    if waits and training.normalise and version:
         raise OperatorError(
             f"model version {version} was trained without training.normalise; leave it out, or "
             f"begin anew with an empty {config.state}"
@@ -149,8 +182,8 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
         last = journal.last_round(config.federation)
     finally:
         journal.close()
-    # The version that brought mean and deviation came of no training.
-    done = max(version - 1, 0) if MEAN in state.aux else version
+    # The version that brought what was asked before came of no training.
+    done = max(version - 1, 0) if begun else version
     watch = watch_of(versions)
     return Schedule(course, state, rule, version, last, done=done, waits=waits, watch=watch)
 

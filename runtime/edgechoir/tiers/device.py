@@ -119,10 +119,12 @@ class Device:
         )
         self.sinks = self._sinks()
         self.pipeline = Pipeline(flow_of(config, self.predictor, self.sinks, self._store))
-        self._trains = config.training.enabled and available()
+        # Trees need no torch: numpy adds up their histograms.
+        trees = bundle.manifest.trees is not None
+        self._trains = config.training.enabled and (trees or available())
         self._trainer = (
             Trainer(config.model.bundle, idle_timeout=config.training.idle_timeout_s)
-            if self._trains
+            if self._trains and not trees
             else None
         )
         self.ledger: Ledger
@@ -152,7 +154,7 @@ class Device:
         try:
             async with asyncio.TaskGroup() as group:
                 beside = [group.create_task(self.host.run(), name="host")]
-                if self._trainer is not None:
+                if self._trains:
                     taking_part = self._take_part(self._trainer)
                     beside.append(group.create_task(taking_part, name="take part"))
                 await self.pipeline.run()
@@ -215,11 +217,12 @@ class Device:
 
     # ---- rounds
 
-    async def _take_part(self, trainer: Trainer) -> None:
+    async def _take_part(self, trainer: Trainer | None) -> None:
         """Join as soon as there is something to train on; torch is imported meanwhile."""
         await self.host.alone.wait()
         try:
-            await trainer.warm()
+            if trainer is not None:
+                await trainer.warm()
         except TrainingError as error:
             self._trains = False
             log.error("this device infers but does not train: %s", error)
@@ -431,9 +434,11 @@ class Device:
         }
 
     def _training(self) -> dict[str, Any]:
-        if self._trainer is None:
+        if not self._trains:
             return {"state": "off"}
         busy = self._job is not None and not self._job.done()
+        if self._trainer is None:  # trees
+            return {"state": "working" if busy else "idle"}
         stats = self._trainer.stats
         return {
             "state": "working" if busy else "idle",

@@ -5,6 +5,7 @@ many those were. Raises TrainingError or BadUpdate where this device cannot do i
 for a task that makes no sense.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -15,6 +16,7 @@ from edgechoir.errors import PolicyViolation, TrainingError
 from edgechoir.learning.rules.distil import DISTIL
 from edgechoir.learning.rules.fednova import FEDNOVA
 from edgechoir.learning.rules.scaffold import SCAFFOLD
+from edgechoir.learning.rules.trees import GRADIENTS
 from edgechoir.learning.task import MEASURE, TRAIN, Task, read_task
 from edgechoir.tiers import statistics
 from edgechoir.tiers.desk import Desk as Desk
@@ -26,6 +28,7 @@ from edgechoir.tiers.ditto import own_model
 from edgechoir.tiers.fednova import fednova
 from edgechoir.tiers.fitting import Hopeless, bounded, fitted, measure, trainer_of
 from edgechoir.tiers.scaffold import scaffold
+from edgechoir.tiers.trees import figures_of_trees, gradients
 
 
 async def do(desk: Desk, plan: wire.Plan) -> Piece:
@@ -52,7 +55,10 @@ async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
 
 async def measure_only(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
     """The global model as it does here, and nothing else."""
-    figures = await measure(desk, trainer_of(desk))
+    if desk.bundle.manifest.trees is not None:
+        figures = await asyncio.to_thread(figures_of_trees, desk)
+    else:
+        figures = await measure(desk, trainer_of(desk))
     if not figures.held_out:
         raise TrainingError("no samples are held out")
     return Piece(np.zeros(plan.dimension, np.float32), figures.held_out, figures)
@@ -64,6 +70,7 @@ KINDS: Final[dict[str, Callable[[Desk, wire.Plan, Task], Awaitable[Piece]]]] = {
     SCAFFOLD: scaffold,
     FEDNOVA: fednova,
     DISTIL: distil,
+    GRADIENTS: gradients,
     **dict.fromkeys(statistics.KINDS, statistics.statistics),
 }
 """The kinds of task that a device knows."""

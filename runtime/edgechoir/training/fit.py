@@ -38,6 +38,8 @@ class Model:
     def of(cls, bundle: Bundle, w: Floats) -> Self:
         """A model at w [d]; w itself is never written. Raises TrainingError."""
         manifest = bundle.manifest
+        if manifest.trees is not None:
+            raise TrainingError("a forest is not trained by gradient steps, but by the rule trees")
         if w.shape != (manifest.size,):
             raise TrainingError(f"weights of shape {w.shape}, expected ({manifest.size},)")
         if not np.isfinite(w).all():

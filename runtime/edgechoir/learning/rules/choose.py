@@ -15,6 +15,7 @@ from edgechoir.learning.rules.fedprox import fedprox
 from edgechoir.learning.rules.fedyogi import fedyogi
 from edgechoir.learning.rules.rule import Rule
 from edgechoir.learning.rules.scaffold import Scaffold
+from edgechoir.learning.rules.trees import Trees
 
 MEMORY: Final = "rule:"
 """Begins the names of what a rule remembers, where it is stored beside the model."""
@@ -29,6 +30,7 @@ RULES: Final[dict[str, Callable[..., Rule]]] = {
     "fednova": FedNova,
     "ditto": ditto,
     "distil": Distil,
+    "trees": Trees,
 }
 
 

@@ -95,18 +95,18 @@ def task_hash(task: Task) -> str:
     return hashlib.sha256(Task(task.kind, lasting).encode()).hexdigest()
 
 
-def _spread(model: Model, about: About) -> Generator[Asked, Reply, tuple[Reals, Reply]]:
+def by_magnitude(model: Model, about: About) -> Generator[Asked, Reply, tuple[Reals, Reply]]:
     f = about.width(model)
     reply = yield Asked(Task("spread", about.options()), f * (bins.SPREAD + 1))
     return reply.mean.reshape(f, bins.SPREAD + 1), reply
 
 
-def _most(reply: Reply) -> int:
+def most_rows(reply: Reply) -> int:
     """No device has more rows than all of them, as far as they were counted."""
     return min(2 * reply.samples, MAX_SAMPLES)
 
 
-def _histogram(
+def counted(
     about: About, edges: Reals, most: int = MAX_SAMPLES, kind: str = "histogram"
 ) -> Generator[Asked, Reply, tuple[Reals, Reply]]:
     """Shares [f, b + 1] in the bins between inner edges [f, b - 1]; the last is missing values."""
@@ -125,14 +125,14 @@ def moments(
     model: Model, about: About
 ) -> Generator[Asked, Reply, tuple[Moments, Reals, Reals, Reply]]:
     """Mean and variance in two rounds, and the scaling (center [f], half [f]) that holds all."""
-    spread, first = yield from _spread(model, about)
+    spread, first = yield from by_magnitude(model, about)
     low, high = bins.range_of(spread)
     center = ((low + high) / 2).astype(np.float32)
     # A little wider, for float32 may have rounded the center; never zero.
     half = ((high - low) / 2 * (1 + 1e-6)).clip(1e-30, bins.LARGEST / 2).astype(np.float32)
     options = {**about.options(), "center": pack(center), "half": pack(half)}
     f = about.width(model)
-    reply = yield Asked(Task("moments", options), f * PARTS, _most(first))
+    reply = yield Asked(Task("moments", options), f * PARTS, most_rows(first))
     return read_moments(reply.mean.reshape(f, PARTS), center, half), center, half, reply
 
 
@@ -168,7 +168,7 @@ def counts(model: Model, about: About) -> Inquiry:
     about = About(about.source, "y" if about.of == "x" else about.of)
     k = len(model.outputs)
     edges = (np.arange(1, k) - 0.5).astype(np.float32)[None]
-    shares, reply = yield from _histogram(about, edges)
+    shares, reply = yield from counted(about, edges)
     rows = [
         {"class": name, "share": float(shares[0, c]), "rows": round(shares[0, c] * reply.samples)}
         for c, name in enumerate(model.outputs)
@@ -182,13 +182,13 @@ def histogram(
     """`count` equal bins between low and high, or over the range found in a round before."""
     f, most = about.width(model), MAX_SAMPLES
     if low is None or high is None:
-        spread, first = yield from _spread(model, about)
+        spread, first = yield from by_magnitude(model, about)
         lows, highs = bins.range_of(spread)
-        most = _most(first)
+        most = most_rows(first)
     else:
         lows, highs = np.full(f, low), np.full(f, high)
     edges = bins.linear_edges(lows, highs, count)
-    shares, reply = yield from _histogram(about, edges, most)
+    shares, reply = yield from counted(about, edges, most)
     borders = bins.bordered(lows, edges, highs)
     rows = [
         {
@@ -205,13 +205,13 @@ def histogram(
 def quantiles(model: Model, about: About, at: Sequence[float] = QUANTILES) -> Inquiry:
     """Each column's quantiles, between borders that three rounds narrow by twelve each."""
     levels = np.array(at, np.float64)
-    spread, reply = yield from _spread(model, about)
+    spread, reply = yield from by_magnitude(model, about)
     low, high = bins.range_of(spread)
     borders: Reals = bins.spread_borders(len(spread))
     mass = spread[:, :-1]
     for _ in range(NARROWINGS):
         edges = bins.narrowed(borders, mass, levels, INSIDE)
-        shares, reply = yield from _histogram(about, edges, _most(reply))
+        shares, reply = yield from counted(about, edges, most_rows(reply))
         borders, mass = bins.bordered(low, edges, high), shares[:, :-1]
     values = bins.quantiles_of(borders, mass, levels)
     within = bins.widths_of(borders, mass, levels)
@@ -237,11 +237,11 @@ def evaluate(model: Model, about: About) -> Inquiry:
             **evaluation.read_classified(reply.mean, k),
         )
     of_y = About(about.source, "y")
-    spread, first = yield from _spread(model, of_y)
+    spread, first = yield from by_magnitude(model, of_y)
     low, high = bins.range_of(spread)
     center, half = ((low + high) / 2).astype(np.float32), ((high - low) / 2).astype(np.float32)
     options = {**options, "center": pack(center), "half": pack(half)}
-    reply = yield Asked(Task("evaluate", options), 4 * k, _most(first))
+    reply = yield Asked(Task("evaluate", options), 4 * k, most_rows(first))
     read = evaluation.read_regressed(reply.mean.reshape(k, 4), half.astype(np.float64))
     return _answer("evaluate", of_y, reply, outputs=list(model.outputs), **read)
 
@@ -254,12 +254,12 @@ def drifted(model: Model, about: About) -> Inquiry:
     if model.classifies:
         k = len(model.outputs)
         edges = (np.arange(1, k) - 0.5).astype(np.float32)[None]
-        before, _ = yield from _histogram(About("stored", "answer"), edges)
-        after, _ = yield from _histogram(About("recent", "answer"), edges)
+        before, _ = yield from counted(About("stored", "answer"), edges)
+        after, _ = yield from counted(About("recent", "answer"), edges)
         answers.append({"of": "answers", **_index(before[0], after[0], *replies)})
         edges = (np.arange(1, DRIFT_BINS) / DRIFT_BINS).astype(np.float32)[None]
-        before, _ = yield from _histogram(About("stored", "confidence"), edges)
-        after, _ = yield from _histogram(About("recent", "confidence"), edges)
+        before, _ = yield from counted(About("stored", "confidence"), edges)
+        after, _ = yield from counted(About("recent", "confidence"), edges)
         answers.append({"of": "confidence", **_index(before[0], after[0], *replies)})
     else:
         then, now = About("stored", "answer"), About("recent", "answer")
@@ -281,16 +281,16 @@ def _drift_of(
     model: Model, then: About, now: About, count: int
 ) -> Generator[Asked, Reply, tuple[list[dict[str, Any]], tuple[Reply, Reply]]]:
     """Between bins of equal mass of the reference."""
-    spread, first = yield from _spread(model, then)
+    spread, first = yield from by_magnitude(model, then)
     low, high = bins.range_of(spread)
     borders: Reals = bins.spread_borders(len(spread))
     mass = spread[:, :-1]
     fine = max(min(8 * count, MAX_NUMBERS // len(mass)), count)
     edges = bins.refined(borders, mass, fine)
-    shares, _ = yield from _histogram(then, edges, _most(first))
+    shares, _ = yield from counted(then, edges, most_rows(first))
     edges = bins.refined(bins.bordered(low, edges, high), shares[:, :-1], count)
-    before, first = yield from _histogram(then, edges, _most(first))
-    after, second = yield from _histogram(now, edges)
+    before, first = yield from counted(then, edges, most_rows(first))
+    after, second = yield from counted(now, edges)
     rows = [
         {"column": name, **_index(before[j], after[j], first, second)}
         for j, name in enumerate(_names(model, then))
@@ -322,12 +322,12 @@ def fit_linear(model: Model, about: About, ridge: float) -> Inquiry:
     options = {**columns.options(), "center": pack(center), "half": pack(half)}
     at, size = np.zeros(k, np.float32), np.ones(k, np.float32)
     if not model.classifies:
-        spread, _ = yield from _spread(model, About(about.source, "y"))
+        spread, _ = yield from by_magnitude(model, About(about.source, "y"))
         low, high = bins.range_of(spread)
         at = ((low + high) / 2).astype(np.float32)
         size = ((high - low) / 2).astype(np.float32)
         options = {**options, "at": pack(at), "size": pack(size)}
-    reply = yield Asked(Task("gram", options), linear.coordinates(f, k), _most(first))
+    reply = yield Asked(Task("gram", options), linear.coordinates(f, k), most_rows(first))
     solved = linear.solve(reply.mean, f, k, ridge)
     wide = [v.astype(np.float64) for v in (center, half, at, size)]
     fitted = linear.in_units(solved, *wide)

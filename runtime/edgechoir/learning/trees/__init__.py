@@ -1,0 +1,1 @@
+"""Gradient boosting of trees by histograms that devices add up under masks."""
