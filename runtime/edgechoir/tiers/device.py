@@ -23,6 +23,7 @@ from edgechoir.config.tiers import DeviceConfig
 from edgechoir.errors import (
     BadModel,
     BadSample,
+    InferenceError,
     OperatorError,
     PolicyViolation,
     RemoteError,
@@ -31,6 +32,7 @@ from edgechoir.errors import (
 from edgechoir.inference.candidate import Candidate, fingerprint
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
+from edgechoir.inference.waiting import WhenFull
 from edgechoir.learning.rules.distil import Distil
 from edgechoir.learning.state import State, digest_of
 from edgechoir.monitor.records import PredictionRecord
@@ -70,6 +72,12 @@ from edgechoir.types import Floats
 
 log: Final = logging.getLogger(__name__)
 
+ANSWER_S: Final = 300.0
+"""Seconds that a statistic waits for the model to answer its rows."""
+JUDGES: Final = 50
+"""Rows held out that it takes to say that a model does worse."""
+MOST_JUDGES: Final = 512
+"""The newest ones are asked, at most so many."""
 MAX_ROWS: Final = 64
 """Steps named in a status document; `edgechoir pipeline list` has all."""
 
@@ -113,7 +121,14 @@ class Device:
             shape=bundle.manifest.input_shape,
             output=Output.LOGITS if classes else Output.VALUES,
             prepare=preparation_of(bundle.manifest, self._held.aux),
+            deadline=config.inference.deadline_ms / 1e3,
+            providers=config.inference.providers or None,
+            batch=config.inference.batch_ms / 1e3,
+            bound=config.inference.waiting,
+            when_full=WhenFull(config.inference.when_full),
         )
+        self._held_back = 0
+        self._loop: asyncio.AbstractEventLoop
         self._recent = Recent(
             config.predictions.recent, bundle.manifest.input_shape, len(bundle.manifest.outputs)
         )
@@ -151,6 +166,7 @@ class Device:
 
     async def run(self) -> None:
         """Stream, and take part in rounds, until the source ends or the task is cancelled."""
+        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as group:
                 beside = [group.create_task(self.host.run(), name="host")]
@@ -298,8 +314,10 @@ class Device:
         return None if terms is None else cost_of(plan, terms, honest), honest
 
     def _answer(self, x: Floats) -> Floats:
-        """The live model's outputs [n, k] for raw samples x [n, ...]."""
-        return np.stack([one.values for one in self.predictor.predict_batch(x)])
+        """The live model's outputs [n, k] for raw samples x [n, ...]; live ones go before them.
+        Called in a thread."""
+        answers = asyncio.run_coroutine_threadsafe(self.predictor.apredict_batch(x), self._loop)
+        return np.stack([one.values for one in answers.result(ANSWER_S)])
 
     async def _exchange(self, model: wire.Model) -> None:
         """Put a newer global model in the place of the one that answers, or refuse it."""
@@ -314,7 +332,7 @@ class Device:
                 self.host.refuse(error)
                 return
             await self._settle(held)
-            self.predictor.commit(candidate)
+            await self._put_in_place(candidate)
             self._held = held
             self._started_with_bundle = False
         self.host.happen(ModelHeld(held.version, held.digest))
@@ -327,11 +345,39 @@ class Device:
             except BadModel as error:
                 log.warning("the personal layers stay as they were: %s", error)
                 return
-            self.predictor.commit(candidate)
+            await self._put_in_place(candidate)
             try:
                 await asyncio.to_thread(self._layers.put, own, round_)
             except OperatorError as error:  # used all the same, until the next start
                 log.error("%s", error)
+
+    async def _put_in_place(self, candidate: Candidate) -> None:
+        """Answer with it from now on, unless it does much worse on the rows held out here."""
+        worse = await asyncio.to_thread(self._worse, candidate)
+        if worse is None or worse <= self.config.inference.max_worse:
+            self.predictor.commit(candidate)
+            return
+        self._held_back += 1
+        log.warning(
+            "version %d does not answer here: its error on the samples held out is greater by %.3g "
+            "than that of version %d, and inference.max_worse is %g",
+            candidate.version,
+            worse,
+            self.predictor.version,
+            self.config.inference.max_worse,
+        )
+
+    def _worse(self, candidate: Candidate) -> float | None:
+        """How much greater its error is than the live model's; None where too few rows say."""
+        x, y = self._samples.hold_out_arrays()
+        if len(x) < JUDGES:
+            return None
+        try:
+            live, new = self.predictor.compare(candidate, x[-MOST_JUDGES:], y[-MOST_JUDGES:])
+        except InferenceError as error:
+            log.warning("version %d was not judged: %s", candidate.version, error)
+            return None
+        return new - live if np.isfinite(live) else None
 
     async def _answer_with(self, own: Floats | None) -> None:
         """Answer with this device's own model, or, with None, with the global one again."""
@@ -409,9 +455,15 @@ class Device:
                 "missed": answers.missed + dropped,
                 "p50_ms": answers.p50 * 1e3,
                 "p99_ms": answers.p99 * 1e3,
+                "late": answers.late,
+                "dropped": answers.dropped,
+                "batch": answers.batch,
                 "provider": answers.provider,
+                "version": answers.version,
                 "swaps": answers.swaps,
                 "own": self._own is not None,
+                "held_back": self._held_back,
+                "rollbacks": answers.rollbacks,
             },
             "pipeline": [
                 {
