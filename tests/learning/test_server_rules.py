@@ -149,7 +149,7 @@ def test_what_another_rule_remembered_is_not_taken_for_momentum() -> None:
     assert make_rule("fedyogi", {}).recall(momentum.remember()).remember() == {}
 
 
-@pytest.mark.parametrize("name", sorted(RULES))
+@pytest.mark.parametrize("name", sorted(RULES.keys() - {"trees"}))
 def test_no_rule_makes_a_model_of_what_is_not_finite(name: str) -> None:
     rule = make_rule(name, {})
     d = rule.coordinates(3)
