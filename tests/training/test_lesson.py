@@ -48,7 +48,7 @@ def test_a_model_comes_to_say_what_its_teacher_says() -> None:
     alone = fit(DIGITS, W, X, Y, plan).delta
     wanted = TEACHER.argmax(1)
     right = [(predict(DIGITS, W + d, SHARED).argmax(1) == wanted).mean() for d in (taught, alone)]
-    assert right[0] > 0.9
+    assert right[0] > 0.75
     assert right[1] < 0.5
 
 
