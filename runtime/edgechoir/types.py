@@ -63,7 +63,8 @@ class FitPlan:
 
     What follows is off at 0 (`training/step.py` has the formula): momentum within the round, L2
     weight decay, the L2 norm that a minibatch's gradient is cut to, the proximal term's weight, the
-    teacher's (with its temperature).
+    teacher's (with its temperature), and example-level privacy (`training/private.py`): the clip of
+    a row's gradient, and the noise.
     """
 
     epochs: int = 1
@@ -76,6 +77,8 @@ class FitPlan:
     proximal: float = 0.0
     distil: float = 0.0
     temperature: float = 1.0
+    example_clip: float = 0.0
+    example_noise: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ async def distil(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
     trainer, kept, x_shared = trainer_of(desk), desk.kept, desk.shared
     if x_shared is None or kept is None:
         raise TrainingError("this device has no shared set: name it in training.shared")
+    if desk.examples is not None:
+        raise TrainingError("this device protects its rows by noise, which answers do not have")
     seen, wanted = shared_hash(x_shared), task.get("shared", "")
     if seen != wanted:
         raise BadUpdate(f"the shared set here hashes to {seen[:16]}, the plan's to {wanted[:16]}")
