@@ -370,6 +370,27 @@ class MemberPrivacy(Section):
     delta: float = Field(
         default=1e-5, gt=0, lt=1, description="The delta at which epsilon is counted."
     )
+    example_clip: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="Train with DP-SGD: a row's gradient is clipped to this norm. Needs the extra "
+        "privacy.",
+        examples=[1.0],
+    )
+    example_noise: float = Field(
+        default=1.0,
+        gt=0.01,
+        le=1000,
+        description="Its noise, in units of the clip.",
+    )
+    example_max_epsilon: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="Train no more before the epsilon of a single row exceeds this.",
+        examples=[8.0],
+    )
 
 
 class CloudPrivacy(Section):

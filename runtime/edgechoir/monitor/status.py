@@ -104,6 +104,9 @@ class PrivacyStatus(Part):
     max_epsilon: Reading = Field(default=None, description="Where it ends.")
     required: bool = Field(default=False, description="Are rounds without noise refused?")
     rounds: Count = Field(default=0, description="Rounds with noise so far.")
+    example_epsilon: Reading = Field(
+        default=None, description="Of a single row, where the device trains with DP-SGD."
+    )
 
 
 class BrokerStatus(Part):

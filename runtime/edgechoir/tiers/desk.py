@@ -1,6 +1,6 @@
 """What a device has to work with in a round, and what it gives for it."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -38,6 +38,16 @@ class Learner(Protocol):
     ) -> dict[str, float]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Example-level privacy as the owner wants it: the clip of a row's gradient, the noise, and
+    who keeps the account (rows, plan, noise). Raises PolicyViolation."""
+
+    clip: float
+    noise: float
+    charge: Callable[[int, FitPlan, float], Awaitable[None]]
+
+
 class Keeper(Protocol):
     """Vectors by name that stay on the device, each with the round it is of. Raises
     OperatorError."""
@@ -60,6 +70,7 @@ class Desk:
     answer: Callable[[Floats], Floats] | None = None
     recent: Callable[[], tuple[Floats, Floats]] | None = None
     kept: Keeper | None = None
+    examples: Examples | None = None
     personal: Floats | None = None
 
     @property

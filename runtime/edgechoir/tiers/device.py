@@ -49,13 +49,16 @@ from edgechoir.rounds.events import (
     Work,
 )
 from edgechoir.rounds.participant import honest_survivors
+from edgechoir.store.journal import RoundJournal
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.vectors import KeptVectors
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.consent import WITHDRAWN, Gate
 from edgechoir.tiers.contribution import contribution, cost_of, private_terms
+from edgechoir.tiers.desk import Examples
+from edgechoir.tiers.examples import ExampleAccount
 from edgechoir.tiers.host import Host
-from edgechoir.tiers.ledger import Ledger
+from edgechoir.tiers.ledger import Ledger, Owner
 from edgechoir.tiers.models import Held, keep, latest, read_model
 from edgechoir.tiers.personal import PersonalLayers
 from edgechoir.tiers.recent import Recent
@@ -64,6 +67,8 @@ from edgechoir.tiers.statistics import preparation_of
 from edgechoir.tiers.stream import flow_of
 from edgechoir.tiers.trace import Trace
 from edgechoir.tiers.work import Desk, do
+from edgechoir.training.account import MISSING
+from edgechoir.training.account import available as accountable
 from edgechoir.training.trainer import Trainer, available
 from edgechoir.types import Floats
 
@@ -134,6 +139,7 @@ class Device:
             else None
         )
         self.ledger: Ledger
+        self.examples: ExampleAccount | None = None
         self._trace = None if config.trace is None else Trace(config.trace.directory)
         self._consent = Gate(config.consent, config.state)
         self._job: asyncio.Task[None] | None = None
@@ -269,6 +275,7 @@ class Device:
             self._answer,
             self._recent.arrays if self.config.predictions.recent else None,
             self._vectors,
+            self._examples(),
             self._layers.own,
         )
         try:
@@ -293,6 +300,25 @@ class Device:
         self.host.happen(Contribution(plan.round, vector))
         if piece.personal is not None:
             await self._personalise(piece.personal, plan.round)
+
+    def open_accounts(self, journal: RoundJournal) -> None:
+        """What this device has given of its privacy so far. Raises OperatorError."""
+        privacy, federation = self.config.privacy, self.config.federation
+        owner = Owner(privacy.require, privacy.max_epsilon, privacy.delta)
+        self.ledger = Ledger(journal, federation, owner)
+        if privacy.example_clip is None or self._trainer is None:
+            return
+        if not accountable():
+            raise OperatorError(MISSING)
+        most = privacy.example_max_epsilon
+        count = self._trainer.account
+        self.examples = ExampleAccount(journal, federation, privacy.delta, most, count)
+
+    def _examples(self) -> Examples | None:
+        privacy, account = self.config.privacy, self.examples
+        if privacy.example_clip is None or account is None:
+            return None
+        return Examples(privacy.example_clip, privacy.example_noise, account.charge)
 
     def _cost(self, plan: wire.Plan) -> tuple[float | None, int]:
         """rho of taking part, None for a round without noise, and how many are honest."""
@@ -449,7 +475,10 @@ class Device:
                 }
                 for row in self.pipeline.rows()[:MAX_ROWS]
             ],
-            "privacy": self.ledger.describe(),
+            "privacy": {
+                **self.ledger.describe(),
+                "example_epsilon": None if self.examples is None else self.examples.epsilon,
+            },
             "training": {
                 "available": self._trains,
                 "samples": len(self._samples),

@@ -1,6 +1,7 @@
 """Training in a round: the rows of this device, the plan's options, the figures of the model."""
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -36,10 +37,15 @@ async def fitted(
     x, y = await asyncio.to_thread(desk.samples.training_arrays)
     if not len(x):
         raise TrainingError("no samples are stored")
-    figures = await measure(desk, trainer)
-    if not np.isfinite(figures.loss_sum):
-        raise Hopeless(figures)
     fit = fit_plan(plan, task)
+    if desk.examples is None:
+        figures = await measure(desk, trainer)
+        if not np.isfinite(figures.loss_sum):
+            raise Hopeless(figures)
+    else:  # what is measured on single rows has no noise
+        clip, noise = desk.examples.clip, desk.examples.noise
+        figures, fit = Figures(), replace(fit, example_clip=clip, example_noise=noise)
+        await desk.examples.charge(len(x), fit, noise)
     w = desk.weights
     update = await trainer.fit(w, x, y, fit, deadline=plan.deadline, **beside)
     check_settled(update)

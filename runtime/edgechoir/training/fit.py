@@ -14,8 +14,10 @@ from torch import Tensor
 from edgechoir.bundle.load import Bundle
 from edgechoir.bundle.manifest import Manifest, Targets, prepare
 from edgechoir.errors import TrainingError
+from edgechoir.learning.privacy.examples import private_steps
 from edgechoir.training.interpret import Program, compile_graph, run
 from edgechoir.training.loss import loss_of
+from edgechoir.training.private import poisson_rows, private_sum, system_entropy
 from edgechoir.training.step import Step
 from edgechoir.types import FitPlan, Floats, Update
 
@@ -82,8 +84,8 @@ def fit(
     the manifest's metric of the *given* weights over these rows (so that their mean over the
     federation judges the global model), and "fit_loss", the mean loss during the last epoch.
     Shared and personal layers learn together (FedPer, algorithm 2); the delta is of the former.
-    The same arguments give the same update. Raises TrainingError, also if the training diverges:
-    an update that is not finite never leaves this function.
+    The same arguments give the same update, unless noise is asked for. Raises TrainingError, also
+    if the training diverges: an update that is not finite never leaves this function.
     """
     _check_plan(plan)
     model = Model.of(bundle, w)
@@ -100,6 +102,9 @@ def fit(
         torch.manual_seed(plan.seed)  # dropout
         for _ in range(plan.epochs):
             total = 0.0
+            if plan.example_noise:
+                steps += _private_epoch(model, step, samples, targets)
+                continue
             for rows in _batches(order.permutation(len(samples)), plan.batch_size):
                 output = model(samples[rows], training=True)
                 loss = loss_of(bundle.manifest.loss, output, targets[rows])
@@ -130,6 +135,23 @@ def _step_of(model: Model, plan: FitPlan, anchor: Floats, shift: Floats | None) 
     leaves = [tensor.requires_grad_() for tensor in model.params.values()]
     anchors = model.parts(anchor, "anchor") if plan.proximal else ()
     return Step(plan, leaves, anchors, () if shift is None else model.parts(shift, "shift"))
+
+
+def _private_epoch(model: Model, step: Step, samples: Tensor, targets: Tensor) -> int:
+    """As many steps as an epoch has minibatches, on rows drawn by chance; how many those were."""
+    plan, manifest = step.plan, model.manifest
+    count, share = private_steps(len(samples), plan.batch_size)
+    for _ in range(count):
+        rows = torch.from_numpy(poisson_rows(len(samples), share, system_entropy))
+        x, y = samples[rows], targets[rows]
+        clip, noise = plan.example_clip, plan.example_noise
+        found = private_sum(
+            model.program, manifest.loss, model.params, x, y, clip, noise, system_entropy
+        )
+        expected = share * len(samples)
+        with torch.no_grad():
+            step([found[name] / expected for name in model.params])
+    return count
 
 
 def evaluate(bundle: Bundle, w: Floats, x: Floats, y: Targets) -> dict[str, float]:
