@@ -118,7 +118,7 @@ class HereTrainer:
         """See `training.fit.fit`."""
         return fitting.fit(self.bundle, w, x, y, plan, **beside)
 
-    def predict(self, w: Floats, x: Floats) -> Floats:
+    async def predict(self, w: Floats, x: Floats, *, deadline: float | None = None) -> Floats:
         """See `training.fit.predict`."""
         return fitting.predict(self.bundle, w, x)
 
@@ -269,7 +269,7 @@ class Arena:
             held,
             self._rows[name],
             self._trainer,
-            lambda x: self._trainer.predict(held.weights, self.seen(x)),
+            lambda x: fitting.predict(self.bundle, held.weights, self.seen(x)),
             kept=self._kept[name],
         )
         try:

@@ -189,6 +189,11 @@ def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
             "does not cover: leave [privacy] out",
         ),
         (
+            CLOUD + '[rule]\nname = "distil"\nshared = "s.npz"\n',
+            "choir.toml: rule distil: answers are logits or values, which a clip of 1 cuts: set "
+            "update.clip to 5 or more",
+        ),
+        (
             CLOUD + '[training]\nschedule = "cosine"\n',
             'choir.toml: training.schedule is "cosine", which falls until the last round: '
             "set rounds.rounds",

@@ -16,6 +16,7 @@ from edgechoir.config.sections import (
     CloudUpdate,
     Consent,
     DeviceTraining,
+    Inference,
     Log,
     MemberPrivacy,
     MemberUpdate,
@@ -190,6 +191,7 @@ class DeviceConfig(Child):
         description="Where samples and answers go on this device; the fleet's are [predictions].",
     )
     labels: Labels = Labels()
+    inference: Inference = Inference()
     training: DeviceTraining = DeviceTraining()
     update: MemberUpdate = MemberUpdate()
     privacy: MemberPrivacy = MemberPrivacy()
