@@ -375,3 +375,15 @@ def test_a_task_that_makes_no_sense_is_refused(kind: str, options: dict[str, Any
     site = federation(1, [10]).sites[0]
     with pytest.raises(Malformed):
         statistic(Task(kind, options), site)
+
+
+def test_spaced_edges_follow_the_density_and_do_not_forget_the_tail() -> None:
+    borders = np.linspace(0, 120, 481)[None]
+    mass = np.diff(1 - np.exp(-borders / 10))  # an exponential distribution with mean 10
+    dense, spaced = bins.refined(borders, mass, 32), bins.spaced(borders, mass, 32)
+    assert (np.diff(spaced) >= 0).all()
+    # Of exp(-x / 10) the cube root is exp(-x / 30): edges at its quantiles, cut off at 120.
+    at = np.arange(1, 32) / 32
+    expected = -30 * np.log(1 - at * (1 - np.exp(-120 / 30)))
+    assert spaced[0] == pytest.approx(expected, rel=0.01)
+    assert spaced[0, -1] > 2 * dense[0, -1]

@@ -137,6 +137,17 @@ def refined(borders: Reals, mass: Reals, bins: int) -> Reals:
     return quantiles_of(borders, mass, np.arange(1, bins) / bins).astype(np.float32)
 
 
+def spaced(borders: Reals, mass: Reals, bins: int) -> Reals:
+    """Inner edges [f, bins - 1] as dense as the cube root of the density that `mass` [f, b] shows.
+
+    That is where a quantiser of so many levels loses least (Panter and Dite 1951, Proc. IRE 39(1)):
+    bins of equal mass would leave a long tail in one piece.
+    """
+    widths = np.maximum(np.diff(borders, axis=1), 1e-30)
+    share = np.maximum(mass.astype(np.float64), 0.0)
+    return refined(borders, np.cbrt(share) * np.cbrt(widths) ** 2, bins)
+
+
 def bordered(low: Reals, edges: Reals, high: Reals) -> Reals:
     """Inner edges [f, b - 1] with the two ends of the range [f]: [f, b + 1]."""
     return np.concatenate([low[:, None], edges, high[:, None]], 1).astype(np.float64)
