@@ -3,7 +3,7 @@
 # PYTHON names the interpreter (3.11 or newer).
 set -eu
 venv=${1:?usage: sh install.sh DIR [EXTRAS]}
-extras=${2:-train,broker,demo,dev}
+extras=${2:-train,broker,demo,privacy,dev}
 python=${PYTHON:-python3}
 
 if ! command -v "$python" >/dev/null 2>&1; then

@@ -119,8 +119,10 @@ def test_requests_beyond_the_bound_are_missed_at_once(slow: Predictor) -> None:
         )
         return sum(isinstance(answer, InferenceError) for answer in answers)
 
-    assert asyncio.run(ask()) == 5
-    assert (slow.stats().answered, slow.stats().missed) == (MAX_WAITING, 5)
+    # One is with the model already.
+    assert asyncio.run(ask()) == 4
+    stats = slow.stats()
+    assert (stats.answered, stats.missed, stats.dropped) == (MAX_WAITING + 1, 4, 4)
 
 
 def test_slow_request_past_its_deadline_is_an_error(mlp: Mlp, weights: Weights) -> None:
@@ -198,6 +200,65 @@ def test_raw_samples_are_prepared_before_the_model(mlp: Mlp, weights: Weights) -
     np.testing.assert_array_equal(made.predict_batch(X[None])[0].values, expected)
 
 
+def test_a_sample_that_only_the_old_model_answers_brings_it_back(
+    mlp: Mlp, weights: Weights, digest: Digest, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor = Predictor(mlp(SIZES), weights(SIZES), 1, shape=(4,))
+    large = (weights(SIZES, 1) * 1e19).astype(np.float32)  # overflows on more than the canary
+
+    def alone(x: Floats) -> int:
+        return predictor.predict(x).version
+
+    def in_batch(x: Floats) -> int:
+        return predictor.predict_batch(x[None])[0].version
+
+    for ask in (alone, in_batch):
+        predictor.commit(predictor.stage(large, 2, digest(large)))
+        assert ask(X / np.float32(10)) == 2
+        assert ask(X * np.float32(1e4)) == 1
+        assert ask(X / np.float32(10)) == 1
+        # What no model answers is the sample's fault.
+        with pytest.raises(InferenceError):
+            ask(np.full(4, np.nan, np.float32))
+    assert predictor.version == 1
+    assert predictor.stats().rollbacks == 2
+    assert "version 2 is given up" in caplog.text
+
+
+def test_waiting_samples_go_to_the_model_together_where_asked_to(
+    mlp: Mlp, weights: Weights
+) -> None:
+    sizes = (4, 256, 256, 3)
+    predictor = Predictor(mlp(sizes), weights(sizes), 1, shape=(4,), batch=0.01)
+    xs = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
+
+    async def ask() -> None:
+        found = await asyncio.gather(*(predictor.apredict(x) for x in xs))
+        for x, prediction in zip(xs, found, strict=True):
+            assert prediction.label == predictor.predict(x).label
+        bulk = await predictor.apredict_batch(xs)
+        assert [p.label for p in bulk] == [p.label for p in found]
+        with pytest.raises(WrongShape):
+            await predictor.apredict_batch(xs[:, :3])
+
+    asyncio.run(ask())
+    stats = predictor.stats()
+    predictor.close()
+    assert (stats.answered, stats.missed) == (120, 40)
+
+
+def test_two_models_are_compared_on_the_same_labels(
+    mlp: Mlp, weights: Weights, digest: Digest
+) -> None:
+    predictor = Predictor(mlp(SIZES), weights(SIZES), 1, shape=(4,))
+    xs = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
+    y = np.array([p.label for p in predictor.predict_batch(xs)])
+    other = weights(SIZES, 5)
+    live, staged = predictor.compare(predictor.stage(other, 2, digest(other)), xs, y)
+    assert live == 0.0
+    assert 0.0 < staged <= 1.0
+
+
 def resident_mb() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
@@ -205,9 +266,9 @@ def resident_mb() -> float:
 def test_swaps_under_load_fail_no_request_and_keep_memory_bounded(
     mlp: Mlp, weights: Weights, digest: Digest
 ) -> None:
-    """200 exchanges of a 100,000-weight model (0.4 MB) while another thread keeps asking."""
+    """1,000 exchanges of a 100,000-weight model (0.4 MB) while another thread keeps asking."""
     sizes = (4, 300, 320, 3)
-    predictor = Predictor(mlp(sizes), weights(sizes), 0, shape=(4,), deadline=60.0)
+    predictor = Predictor(mlp(sizes), weights(sizes), 0, shape=(4,), deadline=1.0)
     known = {version: weights(sizes, version) for version in range(4)}
     expected = {
         version: Predictor(mlp(sizes), w, version, shape=(4,)).predict(X).values
@@ -231,15 +292,15 @@ def test_swaps_under_load_fail_no_request_and_keep_memory_bounded(
     asking = threading.Thread(target=ask)
     asking.start()
     settled = 0.0
-    for swap in range(200):
+    for swap in range(1000):
         w = known[swap % 4]
         predictor.commit(predictor.stage(w, swap % 4, digest(w)))
-        if swap == 40:
+        if swap == 100:
             settled = resident_mb()
     stop.set()
     asking.join(30)
     assert not failures
     assert seen == set(known)
-    assert predictor.stats().missed == 0
-    assert predictor.stats().swaps == 200
-    assert resident_mb() - settled < 20
+    assert (predictor.stats().missed, predictor.stats().late) == (0, 0)
+    assert predictor.stats().swaps == 1000
+    assert resident_mb() - settled < 5

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from edgechoir.bundle.load import load_bundle
 from edgechoir.errors import OperatorError
+from edgechoir.inference.of_bundle import predictor_of
 from edgechoir.monitor.records import PredictionRecord
 from edgechoir.monitor.status import InferenceStatus
 from edgechoir.store.cipher import RowCipher, load_key
@@ -331,6 +333,39 @@ def test_samples_that_come_again_do_not_make_enough_to_train_on(
             at = running.status("dev-1").round
             assert at is not None
             assert at.phase == "idle"
+
+    asyncio.run(trial())
+
+
+def test_a_model_that_does_much_worse_here_is_held_but_does_not_answer(
+    federation: Federation, tmp_path: Path
+) -> None:
+    chance = np.random.default_rng(1)
+    x = chance.uniform(0, 16, (400, 64)).astype(np.float32)
+    bundle = load_bundle(federation.bundle)
+    labels = [p.label for p in predictor_of(bundle).predict_batch(x)]
+    path = tmp_path / "right.npz"
+    np.savez(path, x=x, y=np.array(labels))
+    config = federation.device(
+        "dev-1",
+        sensor={"source": "replay", "path": str(path), "rate_hz": 2000.0},
+        training={"enabled": False},
+    )
+
+    async def trial() -> None:
+        cloud = federation.voice("cloud", "cloud")
+        async with federation.running() as running:
+            running.start("dev-1", federation.run_device(config))
+            await answering(running, 800)  # all are stored: a replay keeps each sample once
+            await cloud.say("model", "", cloud.sign(federation.model(1, -bundle.params)))
+            await version(running, 1)
+            seen = inference(running)
+            assert (seen.held_back, seen.swaps, seen.version) == (1, 0, 0)
+            # One that is as good as ever takes its turn.
+            await cloud.say("model", "", cloud.sign(federation.model(2, bundle.params)))
+            await version(running, 2)
+            seen = inference(running)
+            assert (seen.held_back, seen.swaps, seen.version) == (1, 1, 2)
 
     asyncio.run(trial())
 

@@ -115,3 +115,30 @@ def test_a_device_at_its_own_cap_takes_no_part_any_more(federation: Federation) 
             assert 0 < account.epsilon <= 7.0
 
     asyncio.run(trial())
+
+
+def test_a_device_that_trains_with_dp_sgd_counts_its_rows_and_stops_at_its_cap(
+    federation: Federation,
+) -> None:
+    pytest.importorskip("dp_accounting", reason="dp-accounting is not installed")
+
+    async def trial() -> None:
+        cloud = federation.cloud(2, 1000, deadline=30.0)
+        careful = {"example_clip": 1.0, "example_noise": 1.5, "example_max_epsilon": 12.0}
+        members = [device(federation, "dev-1", **careful), device(federation, "dev-2")]
+        async with federation.running() as running:
+            running.start("cloud", federation.aggregator(cloud))
+            for config in members:
+                running.start(str(config.member), federation.run_device(config))
+            await running.seen.until(
+                lambda seen: any("owner allows 12" in (m.reason or "") for m in seen.rounds),
+                TREE_S,
+                "the refusal",
+            )
+            assert any(m.outcome == "done" for m in running.done)
+            spent = account_of(running, "dev-1").example_epsilon
+            assert spent is not None
+            assert 0 < spent <= 12.0
+            assert account_of(running, "dev-2").example_epsilon is None
+
+    asyncio.run(trial())

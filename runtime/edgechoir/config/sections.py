@@ -20,6 +20,8 @@ from pydantic import (
 from edgechoir.errors import OperatorError
 from edgechoir.types import member_id
 
+Provider = Literal["TensorrtExecutionProvider", "CUDAExecutionProvider", "XnnpackExecutionProvider"]
+
 
 class Section(BaseModel):
     """A table of the file: unknown keys are refused, and values are not converted."""
@@ -173,6 +175,45 @@ class CloudRounds(Rounds):
     pause_s: float = Field(default=0.0, ge=0, le=86400, description="Seconds between two rounds.")
 
 
+class Inference(Section):
+    """How this device answers with its model."""
+
+    providers: Annotated[tuple[Provider, ...], Strict(False)] = Field(
+        default=(),
+        max_length=3,
+        description="Execution providers of ONNX Runtime to try before the CPU; empty: TensorRT, "
+        "CUDA, XNNPACK as far as this build has them. Status shows the one in use.",
+        examples=[["CUDAExecutionProvider"]],
+    )
+    deadline_ms: float = Field(
+        default=1000.0, gt=0, le=600_000, description="A later answer counts as missed."
+    )
+    waiting: int = Field(
+        default=64,
+        ge=1,
+        le=4096,
+        description="Samples that may wait for a model that takes its time.",
+    )
+    when_full: Literal["newest", "oldest"] = Field(
+        default="newest", description="Which of them is dropped when one too many waits."
+    )
+    batch_ms: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="Samples of several sources that wait at the same time go to the model "
+        "together, as many as it answers within this time. 0: one by one.",
+    )
+    max_worse: float = Field(
+        default=0.3,
+        gt=0,
+        le=1000,
+        description="A new model whose error on the samples held out here is greater by more is "
+        "trained on, but the old one goes on answering. The error is the share of wrong classes, "
+        "or the root mean square in units of the labels' deviation.",
+    )
+
+
 class DeviceTraining(Section):
     """Whether and how this device trains while it is idle."""
 
@@ -185,6 +226,12 @@ class DeviceTraining(Section):
     )
     min_samples: int = Field(
         default=32, ge=1, description="Sit a round out with fewer stored samples."
+    )
+    shared: Place | None = Field(
+        default=None,
+        description="NPZ file with the shared samples, x, of a federation that distils; then this "
+        "device's model is its own, of any shape.",
+        examples=["shared.npz"],
     )
 
 
@@ -329,6 +376,27 @@ class MemberPrivacy(Section):
     delta: float = Field(
         default=1e-5, gt=0, lt=1, description="The delta at which epsilon is counted."
     )
+    example_clip: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description="Train with DP-SGD: a row's gradient is clipped to this norm. Needs the extra "
+        "privacy.",
+        examples=[1.0],
+    )
+    example_noise: float = Field(
+        default=1.0,
+        gt=0.01,
+        le=1000,
+        description="Its noise, in units of the clip.",
+    )
+    example_max_epsilon: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="Train no more before the epsilon of a single row exceeds this.",
+        examples=[8.0],
+    )
 
 
 class CloudPrivacy(Section):
@@ -358,6 +426,33 @@ class CloudPrivacy(Section):
         le=1000,
         description="The run ends before epsilon exceeds this.",
         examples=[8.0],
+    )
+
+
+class CloudRobust(Section):
+    """A few bad nodes do not spoil the model; needs a policy signed with --cohorts-apart."""
+
+    estimate: Literal["median", "trimmed-mean", "krum"] = Field(
+        default="median",
+        description="What stands for the mean update: the median of each coordinate, its mean "
+        "without the largest and smallest, or the mean of those cohorts that lie closest together.",
+    )
+    bad_share: float = Field(
+        default=0.2,
+        gt=0,
+        lt=0.5,
+        description="Share of the nodes that may have bad devices beneath them, rounded up. A round"
+        " needs more than twice as many nodes, krum twice as many and three more.",
+    )
+    keep: int = Field(
+        default=0,
+        ge=0,
+        le=32,
+        description="krum: cohorts in the mean; 1 is Krum as published, 0 all but the bad and two.",
+    )
+    weighted: bool = Field(
+        default=True,
+        description="What is left is weighted by samples (not the median); false: all nodes alike.",
     )
 
 

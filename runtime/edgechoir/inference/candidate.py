@@ -16,6 +16,8 @@ from edgechoir.types import Floats
 
 _PROBE_RUNS: Final = 15
 _PROBE_SECONDS: Final = 0.1
+_WORTH: Final = 0.9
+"""A batch must save a tenth of the time of its samples one by one, or it is not made."""
 
 
 Prepare = Callable[[Floats], Floats]
@@ -23,15 +25,25 @@ Prepare = Callable[[Floats], Floats]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A verified model. `width` is the length of one output row, `probe` its p50 in seconds;
-    `prepare` makes of raw samples what the session takes."""
+    """A verified model. `width` is the length of one output row, `probe` its p50 in seconds for one
+    sample and `row` what one more in the same batch adds; `prepare` makes of raw samples what the
+    session takes."""
 
     version: int
     sha256: bytes
     session: Session
     width: int
     probe: float
+    row: float
     prepare: Prepare
+
+    def rows_within(self, seconds: float, most: int) -> int:
+        """How many samples a batch may have to take no longer: 1 to `most`. 1 where a batch of
+        this model takes as long as its samples do one by one."""
+        if self.row >= _WORTH * self.probe:
+            return 1
+        room = seconds - (self.probe - self.row)
+        return max(1, min(most, int(room / self.row))) if self.row > 0 else most
 
 
 def as_it_is(batch: Floats) -> Floats:
@@ -91,9 +103,9 @@ def build(
             read_row(row.tolist(), output)
     except InferenceError as error:
         raise BadModel(f"the canary batch failed: {error}") from error
-    return Candidate(
-        version, sha256, session, rows.shape[1], _p50(session, canary[:1], clock), prepare
-    )
+    one, all_ = _p50(session, canary[:1], clock), _p50(session, canary, clock)
+    row = max(0.0, (all_ - one) / (len(canary) - 1)) if len(canary) > 1 else one
+    return Candidate(version, sha256, session, rows.shape[1], one, row, prepare)
 
 
 def _p50(session: Session, one: Floats, clock: Callable[[], float]) -> float:

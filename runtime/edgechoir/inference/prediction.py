@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import Enum
 from math import exp, isfinite
 
+import numpy as np
+
 from edgechoir.errors import InferenceError
 from edgechoir.types import Floats
 
@@ -52,6 +54,26 @@ def read_row(row: list[float], output: Output) -> tuple[int | None, float | None
     if output is Output.PROBABILITIES:
         return label, top
     return label, 1.0 / sum([exp(z - top) for z in row])
+
+
+def read_rows(
+    rows: Floats, output: Output
+) -> tuple[list[int] | list[None], list[float] | list[None]]:
+    """`read_row` of each of rows [n, k], at a fraction of its cost for many of them."""
+    if not np.isfinite(rows).all():
+        row = rows[int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])]
+        raise InferenceError(f"the model's answer is not finite: {row.tolist()[:8]}")
+    if output is Output.VALUES:
+        return [None] * len(rows), [None] * len(rows)
+    if rows.shape[1] == 1 or not len(rows):
+        read = [read_row(row, output) for row in rows.tolist()]
+        return [label or 0 for label, _ in read], [p or 0.0 for _, p in read]
+    labels = rows.argmax(axis=1)
+    top = rows.max(axis=1, keepdims=True)
+    if output is Output.PROBABILITIES:
+        return labels.tolist(), top[:, 0].tolist()
+    z = rows.astype(np.float64) - top
+    return labels.tolist(), (1.0 / np.exp(z).sum(axis=1)).tolist()
 
 
 def _sigmoid(z: float) -> float:

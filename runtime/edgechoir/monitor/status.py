@@ -60,8 +60,21 @@ class InferenceStatus(Part):
     missed: Count = Field(default=0, description="Samples without an answer in time.")
     p50_ms: Reading = Field(default=None, description="Median of the recent latencies.")
     p99_ms: Reading = Field(default=None, description="99th percentile of them.")
+    late: Count = Field(default=0, description="Of those missed, answers past the deadline.")
+    dropped: Count = Field(default=0, description="Of those missed, samples a full queue dropped.")
+    batch: Count = Field(default=1, description="Samples that may go to the model together.")
     provider: Line | None = Field(default=None, description="What executes the model.")
+    version: Count | None = Field(default=None, description="The version that answers.")
     swaps: Count | None = Field(default=None, description="Models exchanged while answering.")
+    own: bool = Field(
+        default=False, description="Does the device's own model answer, not the global one?"
+    )
+    held_back: Count = Field(
+        default=0, description="Newer models that did too badly on the samples held out here."
+    )
+    rollbacks: Count = Field(
+        default=0, description="Models given up because the one before answered and they did not."
+    )
 
 
 class StepStatus(Part):
@@ -94,6 +107,9 @@ class PrivacyStatus(Part):
     max_epsilon: Reading = Field(default=None, description="Where it ends.")
     required: bool = Field(default=False, description="Are rounds without noise refused?")
     rounds: Count = Field(default=0, description="Rounds with noise so far.")
+    example_epsilon: Reading = Field(
+        default=None, description="Of a single row, where the device trains with DP-SGD."
+    )
 
 
 class BrokerStatus(Part):

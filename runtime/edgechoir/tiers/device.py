@@ -23,6 +23,7 @@ from edgechoir.config.tiers import DeviceConfig
 from edgechoir.errors import (
     BadModel,
     BadSample,
+    InferenceError,
     OperatorError,
     PolicyViolation,
     RemoteError,
@@ -31,6 +32,8 @@ from edgechoir.errors import (
 from edgechoir.inference.candidate import Candidate, fingerprint
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
+from edgechoir.inference.waiting import WhenFull
+from edgechoir.learning.rules.distil import Distil
 from edgechoir.learning.state import State, digest_of
 from edgechoir.monitor.records import PredictionRecord
 from edgechoir.pipeline.run import Pipeline
@@ -47,13 +50,18 @@ from edgechoir.rounds.events import (
     Work,
 )
 from edgechoir.rounds.participant import honest_survivors
+from edgechoir.store.journal import RoundJournal
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.vectors import KeptVectors
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.consent import WITHDRAWN, Gate
 from edgechoir.tiers.contribution import contribution, cost_of, private_terms
+from edgechoir.tiers.desk import Examples
+from edgechoir.tiers.distil import own_model, shared_set
+from edgechoir.tiers.ditto import answering
+from edgechoir.tiers.examples import ExampleAccount
 from edgechoir.tiers.host import Host
-from edgechoir.tiers.ledger import Ledger
+from edgechoir.tiers.ledger import Ledger, Owner
 from edgechoir.tiers.models import Held, keep, latest, read_model
 from edgechoir.tiers.personal import PersonalLayers
 from edgechoir.tiers.recent import Recent
@@ -62,11 +70,19 @@ from edgechoir.tiers.statistics import preparation_of
 from edgechoir.tiers.stream import flow_of
 from edgechoir.tiers.trace import Trace
 from edgechoir.tiers.work import Desk, do
+from edgechoir.training.account import MISSING
+from edgechoir.training.account import available as accountable
 from edgechoir.training.trainer import Trainer, available
 from edgechoir.types import Floats
 
 log: Final = logging.getLogger(__name__)
 
+ANSWER_S: Final = 300.0
+"""Seconds that a statistic waits for the model to answer its rows."""
+JUDGES: Final = 50
+"""Rows held out that it takes to say that a model does worse."""
+MOST_JUDGES: Final = 512
+"""The newest ones are asked, at most so many."""
 MAX_ROWS: Final = 64
 """Steps named in a status document; `edgechoir pipeline list` has all."""
 
@@ -93,18 +109,31 @@ class Device:
         kept = latest(versions)
         self._layers = PersonalLayers(bundle, vectors)
         shared = self._layers.shared
+        manifest = bundle.manifest
+        self._shared = shared_set(config.training.shared, manifest.input_shape)
+        self._own = answering(vectors, manifest.size)
+        if self._shared is not None:  # the federation's is a teacher, the model is this device's
+            shared = Distil(len(self._shared) * len(manifest.outputs)).first().weights
+            self._own = own_model(vectors, bundle.params)
         first = Held(0, digest_of(State(shared)), shared)
         self._held = first if kept is None else kept
         self._started_with_bundle = kept is None
         classes = bundle.manifest.task == "classification"
         self.predictor = Predictor(
             bundle.onnx,
-            self._layers.with_shared(self._held.weights),
+            self._params(self._held, self._layers.own, self._own),
             self._held.version,
             shape=bundle.manifest.input_shape,
             output=Output.LOGITS if classes else Output.VALUES,
             prepare=preparation_of(bundle.manifest, self._held.aux),
+            deadline=config.inference.deadline_ms / 1e3,
+            providers=config.inference.providers or None,
+            batch=config.inference.batch_ms / 1e3,
+            bound=config.inference.waiting,
+            when_full=WhenFull(config.inference.when_full),
         )
+        self._held_back = 0
+        self._loop: asyncio.AbstractEventLoop
         self._recent = Recent(
             config.predictions.recent, bundle.manifest.input_shape, len(bundle.manifest.outputs)
         )
@@ -119,6 +148,7 @@ class Device:
             else None
         )
         self.ledger: Ledger
+        self.examples: ExampleAccount | None = None
         self._trace = None if config.trace is None else Trace(config.trace.directory)
         self._consent = Gate(config.consent, config.state)
         self._job: asyncio.Task[None] | None = None
@@ -142,6 +172,7 @@ class Device:
 
     async def run(self) -> None:
         """Stream, and take part in rounds, until the source ends or the task is cancelled."""
+        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as group:
                 beside = [group.create_task(self.host.run(), name="host")]
@@ -253,7 +284,9 @@ class Device:
             self._answer,
             self._recent.arrays if self.config.predictions.recent else None,
             self._vectors,
+            self._examples(),
             self._layers.own,
+            self._shared,
         )
         try:
             decision = await asyncio.to_thread(self._consent.decide, plan)
@@ -277,6 +310,27 @@ class Device:
         self.host.happen(Contribution(plan.round, vector))
         if piece.personal is not None:
             await self._personalise(piece.personal, plan.round)
+        if piece.own is not None:
+            await self._answer_with(piece.own.vector if piece.own.answers else None)
+
+    def open_accounts(self, journal: RoundJournal) -> None:
+        """What this device has given of its privacy so far. Raises OperatorError."""
+        privacy, federation = self.config.privacy, self.config.federation
+        owner = Owner(privacy.require, privacy.max_epsilon, privacy.delta)
+        self.ledger = Ledger(journal, federation, owner)
+        if privacy.example_clip is None or self._trainer is None:
+            return
+        if not accountable():
+            raise OperatorError(MISSING)
+        most = privacy.example_max_epsilon
+        count = self._trainer.account
+        self.examples = ExampleAccount(journal, federation, privacy.delta, most, count)
+
+    def _examples(self) -> Examples | None:
+        privacy, account = self.config.privacy, self.examples
+        if privacy.example_clip is None or account is None:
+            return None
+        return Examples(privacy.example_clip, privacy.example_noise, account.charge)
 
     def _cost(self, plan: wire.Plan) -> tuple[float | None, int]:
         """rho of taking part, None for a round without noise, and how many are honest."""
@@ -286,8 +340,10 @@ class Device:
         return None if terms is None else cost_of(plan, terms, honest), honest
 
     def _answer(self, x: Floats) -> Floats:
-        """The live model's outputs [n, k] for raw samples x [n, ...]."""
-        return np.stack([one.values for one in self.predictor.predict_batch(x)])
+        """The live model's outputs [n, k] for raw samples x [n, ...]; live ones go before them.
+        Called in a thread."""
+        answers = asyncio.run_coroutine_threadsafe(self.predictor.apredict_batch(x), self._loop)
+        return np.stack([one.values for one in answers.result(ANSWER_S)])
 
     async def _exchange(self, model: wire.Model) -> None:
         """Put a newer global model in the place of the one that answers, or refuse it."""
@@ -296,13 +352,13 @@ class Device:
                 held = read_model(model, None if self._is_first(model) else self._held)
                 if held is None:
                     return
-                candidate = await self._stage(held, self._layers.own)
+                candidate = await self._stage(held, self._layers.own, self._own)
                 await self._keep(held)
             except RemoteError as error:
                 self.host.refuse(error)
                 return
             await self._settle(held)
-            self.predictor.commit(candidate)
+            await self._put_in_place(candidate)
             self._held = held
             self._started_with_bundle = False
         self.host.happen(ModelHeld(held.version, held.digest))
@@ -311,19 +367,62 @@ class Device:
         """Answer with what the personal layers have learnt, and keep them; or leave them alone."""
         async with self._swap:
             try:
-                candidate = await self._stage(self._held, own)
+                candidate = await self._stage(self._held, own, self._own)
             except BadModel as error:
                 log.warning("the personal layers stay as they were: %s", error)
                 return
-            self.predictor.commit(candidate)
+            await self._put_in_place(candidate)
             try:
                 await asyncio.to_thread(self._layers.put, own, round_)
             except OperatorError as error:  # used all the same, until the next start
                 log.error("%s", error)
 
-    async def _stage(self, held: Held, own: Floats) -> Candidate:
-        """What would answer with the shared part of `held` and these layers. Raises BadModel."""
-        params = self._layers.with_shared(held.weights, own)
+    async def _put_in_place(self, candidate: Candidate) -> None:
+        """Answer with it from now on, unless it does much worse on the rows held out here."""
+        worse = await asyncio.to_thread(self._worse, candidate)
+        if worse is None or worse <= self.config.inference.max_worse:
+            self.predictor.commit(candidate)
+            return
+        self._held_back += 1
+        log.warning(
+            "version %d does not answer here: its error on the samples held out is greater by %.3g "
+            "than that of version %d, and inference.max_worse is %g",
+            candidate.version,
+            worse,
+            self.predictor.version,
+            self.config.inference.max_worse,
+        )
+
+    def _worse(self, candidate: Candidate) -> float | None:
+        """How much greater its error is than the live model's; None where too few rows say."""
+        x, y = self._samples.hold_out_arrays()
+        if len(x) < JUDGES:
+            return None
+        try:
+            live, new = self.predictor.compare(candidate, x[-MOST_JUDGES:], y[-MOST_JUDGES:])
+        except InferenceError as error:
+            log.warning("version %d was not judged: %s", candidate.version, error)
+            return None
+        return new - live if np.isfinite(live) else None
+
+    async def _answer_with(self, own: Floats | None) -> None:
+        """Answer with this device's own model, or, with None, with the global one again."""
+        async with self._swap:
+            try:
+                candidate = await self._stage(self._held, self._layers.own, own)
+            except BadModel as error:
+                log.warning("what answers stays as it was: %s", error)
+                return
+            self.predictor.commit(candidate)
+            self._own = own
+
+    def _params(self, held: Held, layers: Floats, own: Floats | None) -> Floats:
+        """What answers [d]: a model of this device's own, or the global one and these layers."""
+        return self._layers.with_shared(held.weights, layers) if own is None else own
+
+    async def _stage(self, held: Held, layers: Floats, own: Floats | None) -> Candidate:
+        """What would answer with these. Raises BadModel."""
+        params = self._params(held, layers, own)
         return await asyncio.to_thread(
             self.predictor.stage,
             params,
@@ -382,8 +481,15 @@ class Device:
                 "missed": answers.missed + dropped,
                 "p50_ms": answers.p50 * 1e3,
                 "p99_ms": answers.p99 * 1e3,
+                "late": answers.late,
+                "dropped": answers.dropped,
+                "batch": answers.batch,
                 "provider": answers.provider,
+                "version": answers.version,
                 "swaps": answers.swaps,
+                "own": self._own is not None,
+                "held_back": self._held_back,
+                "rollbacks": answers.rollbacks,
             },
             "pipeline": [
                 {
@@ -397,7 +503,10 @@ class Device:
                 }
                 for row in self.pipeline.rows()[:MAX_ROWS]
             ],
-            "privacy": self.ledger.describe(),
+            "privacy": {
+                **self.ledger.describe(),
+                "example_epsilon": None if self.examples is None else self.examples.epsilon,
+            },
             "training": {
                 "available": self._trains,
                 "samples": len(self._samples),

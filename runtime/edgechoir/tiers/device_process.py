@@ -14,7 +14,6 @@ from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.control import controlled
 from edgechoir.tiers.device import Device
 from edgechoir.tiers.host import fatal_is_plain
-from edgechoir.tiers.ledger import Ledger, Owner
 from edgechoir.tiers.process import OpenLink, host_of, link_of, state_held
 from edgechoir.tiers.requests import Requests
 from edgechoir.transport.spool import Spool
@@ -40,9 +39,7 @@ async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> Non
             device = Device(config, bundle, samples, versions, vectors)
             async with host_of(config, device.describe, device.handle, open_link) as host:
                 device.host = host
-                privacy = config.privacy
-                owner = Owner(privacy.require, privacy.max_epsilon, privacy.delta)
-                device.ledger = Ledger(host.journal, config.federation, owner)
+                device.open_accounts(host.journal)
                 if outbox is not None:
                     keep = config.predictions.keep_hours * 3600
                     host.spool = Spool(host.link, outbox, keep, time.time, time.monotonic)

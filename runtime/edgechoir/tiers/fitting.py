@@ -1,6 +1,7 @@
 """Training in a round: the rows of this device, the plan's options, the figures of the model."""
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -36,10 +37,15 @@ async def fitted(
     x, y = await asyncio.to_thread(desk.samples.training_arrays)
     if not len(x):
         raise TrainingError("no samples are stored")
-    figures = await measure(desk, trainer)
-    if not np.isfinite(figures.loss_sum):
-        raise Hopeless(figures)
     fit = fit_plan(plan, task)
+    if desk.examples is None:
+        figures = await measure(desk, trainer)
+        if not np.isfinite(figures.loss_sum):
+            raise Hopeless(figures)
+    else:  # what is measured on single rows has no noise
+        clip, noise = desk.examples.clip, desk.examples.noise
+        figures, fit = Figures(), replace(fit, example_clip=clip, example_noise=noise)
+        await desk.examples.charge(len(x), fit, noise)
     w = desk.weights
     update = await trainer.fit(w, x, y, fit, deadline=plan.deadline, **beside)
     check_settled(update)
@@ -74,6 +80,8 @@ def fit_plan(plan: wire.Plan, task: Task) -> FitPlan:
         task.get("weight_decay", 0.0),
         task.get("max_gradient_norm", 0.0),
         task.get("proximal", 0.0),
+        task.get("distil", 0.0),
+        task.get("temperature", 1.0),
     )
 
 
@@ -84,13 +92,17 @@ def bounded(delta: Floats, task: Task) -> Floats:
 
 
 async def measure(desk: Desk, trainer: Learner) -> Figures:
-    """The global model on the rows held out here, before it is trained on. The loss of a
-    regression is its mean squared error, whatever it is trained with, so that a root has the
-    RMSE."""
+    """The global model on the rows held out here, before it is trained on."""
+    return await measure_of(desk, trainer, desk.weights)
+
+
+async def measure_of(desk: Desk, trainer: Learner, w: Floats) -> Figures:
+    """w [d] on the rows held out here. The loss of a regression is its mean squared error,
+    whatever it is trained with, so that a root has the RMSE."""
     x, y = await asyncio.to_thread(desk.samples.hold_out_arrays)
     if not len(x):
         return Figures()
-    result = await trainer.evaluate(desk.weights, x, y)
+    result = await trainer.evaluate(w, x, y)
     n = len(x)
     loss = result["rmse"] ** 2 if "rmse" in result else result["loss"]
     return Figures(n, round(result.get("accuracy", 0.0) * n), loss * n)

@@ -14,8 +14,11 @@ from torch import Tensor
 from edgechoir.bundle.load import Bundle
 from edgechoir.bundle.manifest import Manifest, Targets, prepare
 from edgechoir.errors import TrainingError
+from edgechoir.learning.privacy.examples import private_steps
 from edgechoir.training.interpret import Program, compile_graph, run
+from edgechoir.training.lesson import lesson_of
 from edgechoir.training.loss import loss_of
+from edgechoir.training.private import poisson_rows, private_sum, system_entropy
 from edgechoir.training.step import Step
 from edgechoir.types import FitPlan, Floats, Update
 
@@ -71,19 +74,22 @@ def fit(
     *,
     anchor: Floats | None = None,
     shift: Floats | None = None,
+    shared_x: Floats | None = None,
+    teacher: Floats | None = None,
 ) -> Update:
     """Train from w [d] on raw samples x [n, *input_shape] with targets y as `plan` says.
 
     `anchor` [d] is where the proximal term pulls to, w itself without one; `shift` [d] is added to
     every gradient. Either may be of the shared part alone, [s]: personal layers are then pulled to
-    where they began, and shifted by nothing.
+    where they began, and shifted by nothing. With `shared_x` [m, *input_shape] and a `teacher`
+    [m, outputs] each step also learns what the teacher says of rows drawn from them.
 
     y is [n] class numbers, or [n, outputs] for a regression. The update's metrics are "loss" and
     the manifest's metric of the *given* weights over these rows (so that their mean over the
     federation judges the global model), and "fit_loss", the mean loss during the last epoch.
     Shared and personal layers learn together (FedPer, algorithm 2); the delta is of the former.
-    The same arguments give the same update. Raises TrainingError, also if the training diverges:
-    an update that is not finite never leaves this function.
+    The same arguments give the same update, unless noise is asked for. Raises TrainingError, also
+    if the training diverges: an update that is not finite never leaves this function.
     """
     _check_plan(plan)
     model = Model.of(bundle, w)
@@ -94,15 +100,21 @@ def fit(
     anchor = w if anchor is None else _whole(bundle.manifest, anchor, w)
     shift = None if shift is None else _whole(bundle.manifest, shift, np.zeros_like(w))
     step = _step_of(model, plan, anchor, shift)
+    lesson = lesson_of(bundle.manifest, plan, shared_x, teacher)
     order = np.random.default_rng(plan.seed)
     steps, total = 0, 0.0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)  # dropout
         for _ in range(plan.epochs):
             total = 0.0
+            if plan.example_noise:
+                steps += _private_epoch(model, step, samples, targets)
+                continue
             for rows in _batches(order.permutation(len(samples)), plan.batch_size):
                 output = model(samples[rows], training=True)
                 loss = loss_of(bundle.manifest.loss, output, targets[rows])
+                if lesson is not None:
+                    loss = loss + lesson(model, order)
                 gradients = torch.autograd.grad(loss, step.leaves, allow_unused=True)
                 with torch.no_grad():
                     step(gradients)
@@ -130,6 +142,23 @@ def _step_of(model: Model, plan: FitPlan, anchor: Floats, shift: Floats | None) 
     leaves = [tensor.requires_grad_() for tensor in model.params.values()]
     anchors = model.parts(anchor, "anchor") if plan.proximal else ()
     return Step(plan, leaves, anchors, () if shift is None else model.parts(shift, "shift"))
+
+
+def _private_epoch(model: Model, step: Step, samples: Tensor, targets: Tensor) -> int:
+    """As many steps as an epoch has minibatches, on rows drawn by chance; how many those were."""
+    plan, manifest = step.plan, model.manifest
+    count, share = private_steps(len(samples), plan.batch_size)
+    for _ in range(count):
+        rows = torch.from_numpy(poisson_rows(len(samples), share, system_entropy))
+        x, y = samples[rows], targets[rows]
+        clip, noise = plan.example_clip, plan.example_noise
+        found = private_sum(
+            model.program, manifest.loss, model.params, x, y, clip, noise, system_entropy
+        )
+        expected = share * len(samples)
+        with torch.no_grad():
+            step([found[name] / expected for name in model.params])
+    return count
 
 
 def evaluate(bundle: Bundle, w: Floats, x: Floats, y: Targets) -> dict[str, float]:
@@ -210,7 +239,7 @@ def _check_plan(plan: FitPlan) -> None:
         raise TrainingError(f"learning rate {plan.learning_rate}, expected above 0")
     if not 0 <= plan.momentum < 1:
         raise TrainingError(f"momentum {plan.momentum}, expected 0 to below 1")
-    for name in ("weight_decay", "max_gradient_norm", "proximal"):
+    for name in ("weight_decay", "max_gradient_norm", "proximal", "distil"):
         value = getattr(plan, name)
         if not (value >= 0 and np.isfinite(value)):
             raise TrainingError(f"{name} {value}, expected 0 or more")

@@ -59,7 +59,7 @@ def private_sum(
     d = sum(tensor.numel() for tensor in held.values())
     step = clip / STEPS
     total = torch.zeros(d, dtype=torch.float64)
-    for rows in torch.split(torch.arange(len(x)), _ROWS):
+    for rows in torch.split(torch.arange(len(x)), _ROWS) if len(x) else ():
         gradients = _each(program, loss, held, x[rows], y[rows])
         norms = gradients.norm(dim=1, keepdim=True)
         gradients = gradients * (clip / norms.clamp(min=clip))

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ import numpy as np
 
 from edgechoir.bundle.manifest import Targets
 from edgechoir.errors import LocalError, TrainingError
+from edgechoir.learning.privacy.examples import Steps, write_account
 from edgechoir.training.frames import PREFIX, Array, Frame, decode, encode, lengths
 from edgechoir.types import FitPlan, Floats, Update
 
@@ -151,6 +152,19 @@ class Trainer:
             case {"result": dict(result)}:
                 return _floats(result)
         raise TrainingError(f"the worker answered {answer.fields!r:.200}, expected measures")
+
+    async def account(
+        self, steps: Sequence[Steps], delta: float, *, deadline: float | None = None
+    ) -> float:
+        """epsilon of these steps together; see account.epsilon_of."""
+        text = write_account(steps).decode()
+        frame = Frame({"op": "account", "steps": text, "delta": delta}, {})
+        answer = await self._job(frame, deadline)
+        match answer.fields:
+            case {"epsilon": float(epsilon)}:
+                return epsilon
+            case other:
+                raise TrainingError(f"the worker answered {other!r:.200}, expected an epsilon")
 
     async def predict(self, w: Floats, x: Floats, *, deadline: float | None = None) -> Floats:
         """The model's outputs [n, outputs] for raw samples x."""

@@ -27,6 +27,7 @@ import numpy as np
 
 from edgechoir.bundle.load import Bundle, load_bundle
 from edgechoir.errors import EdgechoirError, TrainingError
+from edgechoir.learning.privacy.examples import read_account
 from edgechoir.training.frames import PREFIX, Frame, Json, decode, encode, lengths
 from edgechoir.types import FitPlan
 
@@ -194,7 +195,13 @@ def _jobs(fitting: "ModuleType") -> Mapping[str, Callable[[Bundle, Frame], Answe
     def predict(bundle: Bundle, frame: Frame) -> Answer:
         return {}, {"outputs": fitting.predict(bundle, frame.arrays["w"], frame.arrays["x"])}
 
-    return {"fit": fit, "evaluate": evaluate, "predict": predict}
+    def account(bundle: Bundle, frame: Frame) -> Answer:
+        from edgechoir.training.account import epsilon_of
+
+        steps = read_account(str(frame.fields["steps"]).encode())
+        return {"epsilon": epsilon_of(steps, float(str(frame.fields["delta"])))}, {}
+
+    return {"fit": fit, "evaluate": evaluate, "predict": predict, "account": account}
 
 
 def _out_of_memory(memory_limit_mb: int | None) -> str:

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgechoir.errors import LocalError
@@ -38,6 +38,7 @@ def test_epsilon_lies_where_the_papers_put_it(
     assert least <= epsilon(rho, delta) <= most
 
 
+@settings(deadline=None)
 @given(rho=st.floats(1e-6, 50), delta=st.floats(1e-12, 0.1))
 def test_an_accountant_of_somebody_else_says_the_same(rho: float, delta: float) -> None:
     """Google's dp-accounting, from the orders of its own."""
