@@ -1,5 +1,7 @@
-"""One in five devices is poisoned, by its rows, labels or sensor: what the bound on an update's norm
-leaves of the harm. (A program that was changed need not keep to the bound: see the threat model.)"""
+"""One in five devices is poisoned, by its rows, labels or sensor: what a bound on the norm leaves.
+
+A program that was changed need not keep to the bound: see the threat model.
+"""
 
 from __future__ import annotations
 
