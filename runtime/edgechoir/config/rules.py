@@ -16,6 +16,8 @@ class Rule(Section):
     TAG: ClassVar[str] = "name"
     PRIVATE: ClassVar[bool] = True
     """Whether noise on an update makes all that a device sends private."""
+    ROBUST: ClassVar[bool] = True
+    """Whether it goes on from any estimate of the mean update, not from the mean alone."""
 
     def options(self, training: CloudTraining, update: CloudUpdate) -> dict[str, Any]:
         """What the rule is made with: its settings without the name, and what it has to know of
@@ -94,6 +96,7 @@ class ScaffoldRule(Rule):
     """Control variates: devices correct each step by how their data differ from all."""
 
     PRIVATE: ClassVar[bool] = False
+    ROBUST: ClassVar[bool] = False
 
     name: Literal["scaffold"] = Field(default="scaffold", description="The rule.")
     rate: Rate = Field(default=1.0, description="The mean is multiplied by this.")
@@ -120,6 +123,7 @@ class FedNovaRule(Rule):
     """Updates count per step, so that devices with more data or epochs do not pull harder."""
 
     PRIVATE: ClassVar[bool] = False
+    ROBUST: ClassVar[bool] = False
 
     name: Literal["fednova"] = Field(default="fednova", description="The rule.")
     rate: Rate = Field(default=1.0, description="The mean is multiplied by this.")
@@ -154,6 +158,7 @@ class DistilRule(Rule):
     """Devices with models of any shape learn from their mean answers on a shared set."""
 
     PRIVATE: ClassVar[bool] = False
+    ROBUST: ClassVar[bool] = False
 
     name: Literal["distil"] = Field(default="distil", description="The rule.")
     shared: Place = Field(
@@ -191,6 +196,7 @@ class TreesRule(Rule):
     """Gradient boosting of the bundle's trees, from masked histograms of gradients."""
 
     PRIVATE: ClassVar[bool] = False
+    ROBUST: ClassVar[bool] = False
 
     name: Literal["trees"] = Field(default="trees", description="The rule.")
     rate: float = Field(default=0.1, gt=0, le=1, description="Weight of each tree.")

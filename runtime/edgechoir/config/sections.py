@@ -429,6 +429,33 @@ class CloudPrivacy(Section):
     )
 
 
+class CloudRobust(Section):
+    """A few bad nodes do not spoil the model; needs a policy signed with --cohorts-apart."""
+
+    estimate: Literal["median", "trimmed-mean", "krum"] = Field(
+        default="median",
+        description="What stands for the mean update: the median of each coordinate, its mean "
+        "without the largest and smallest, or the mean of those cohorts that lie closest together.",
+    )
+    bad_share: float = Field(
+        default=0.2,
+        gt=0,
+        lt=0.5,
+        description="Share of the nodes that may have bad devices beneath them, rounded up. A round"
+        " needs more than twice as many nodes, krum twice as many and three more.",
+    )
+    keep: int = Field(
+        default=0,
+        ge=0,
+        le=32,
+        description="krum: cohorts in the mean; 1 is Krum as published, 0 all but the bad and two.",
+    )
+    weighted: bool = Field(
+        default=True,
+        description="What is left is weighted by samples (not the median); false: all nodes alike.",
+    )
+
+
 class Predictions(Section):
     """What becomes of the answers of the model."""
 

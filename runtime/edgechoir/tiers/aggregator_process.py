@@ -20,6 +20,7 @@ from edgechoir.learning.rates import Rates
 from edgechoir.learning.rules.choose import make_rule
 from edgechoir.learning.rules.distil import Distil, shared_hash
 from edgechoir.learning.rules.private import make_private
+from edgechoir.learning.rules.robust import make_robust
 from edgechoir.learning.rules.rule import Rule
 from edgechoir.learning.rules.trees import Trees
 from edgechoir.learning.state import State
@@ -158,6 +159,8 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
     if config.privacy is not None:
         privacy = config.privacy.model_dump(exclude={"noise"})
         rule = make_private(rule, {"z": config.privacy.noise, **privacy})
+    if config.robust is not None:
+        rule = make_robust(rule, config.robust.model_dump())
     kept = latest(versions)
     if kept is None:
         first = State(np.array(bundle.params[: bundle.manifest.shared], np.float32))
