@@ -66,6 +66,9 @@ class InferenceStatus(Part):
     provider: Line | None = Field(default=None, description="What executes the model.")
     version: Count | None = Field(default=None, description="The version that answers.")
     swaps: Count | None = Field(default=None, description="Models exchanged while answering.")
+    own: bool = Field(
+        default=False, description="Does the device's own model answer, not the global one?"
+    )
     held_back: Count = Field(
         default=0, description="Newer models that did too badly on the samples held out here."
     )
@@ -94,6 +97,8 @@ class TrainingStatus(Part):
     fits: Count | None = Field(default=None, description="Rounds trained in.")
     seconds: Reading = Field(default=None, description="How long the last training took.")
     samples: Count | None = Field(default=None, description="Labelled samples kept for it.")
+    pauses: Count = Field(default=0, description="Times it waited for answers that took too long.")
+    peak_mb: Reading = Field(default=None, description="Memory of its process at most.")
 
 
 class PrivacyStatus(Part):
