@@ -44,6 +44,22 @@ def add(commands: Any) -> None:
     verify.add_argument("bundle", type=Path, help="the bundle's directory")
     verify.add_argument("--json", action="store_true", help="print its manifest as JSON")
     verify.set_defaults(run=run_verify)
+    show = actions.add_parser(
+        "show",
+        help="say what a bundle is",
+        description="Inputs, outputs, operators and every parameter of a bundle.",
+    )
+    show.add_argument("bundle", type=Path, help="the bundle's directory")
+    show.set_defaults(run=run_show)
+    diff = actions.add_parser(
+        "diff",
+        help="say in what two bundles differ",
+        description="In what two bundles differ, the first one's side first. The exit status is 1 "
+        "where they do.",
+    )
+    diff.add_argument("one", type=Path, help="a bundle's directory")
+    diff.add_argument("other", type=Path, help="another's")
+    diff.set_defaults(run=run_diff)
 
 
 def run_build(args: argparse.Namespace) -> int:
@@ -53,6 +69,29 @@ def run_build(args: argparse.Namespace) -> int:
     bundle = build_bundle(args.model, args.output, args.seed)
     print(f"{args.output}: {bundle.manifest.name}, {bundle.manifest.size} parameters")
     return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Check it and say what it is."""
+    from edgechoir.bundle.load import load_bundle
+    from edgechoir.bundle.view import shown
+
+    for line in shown(load_bundle(args.bundle)):
+        print(line)
+    return 0
+
+
+def run_diff(args: argparse.Namespace) -> int:
+    """Check both and compare them."""
+    from edgechoir.bundle.load import load_bundle
+    from edgechoir.bundle.view import differences
+
+    found = list(differences(load_bundle(args.one), load_bundle(args.other)))
+    for line in found:
+        print(line)
+    if not found:
+        print("the same model")
+    return 1 if found else 0
 
 
 def run_trees(args: argparse.Namespace) -> int:
@@ -80,7 +119,7 @@ def run_verify(args: argparse.Namespace) -> int:
 
     bundle = load_bundle(args.bundle)
     if args.json:
-        print(json.dumps(bundle.manifest.model_dump(mode="json"), indent=2))
+        print(json.dumps(json.loads(bundle.manifest.to_json()), indent=2))
     else:
         manifest = bundle.manifest
         print(

@@ -233,6 +233,12 @@ class DeviceTraining(Section):
         "The masks hide that figure of a single device; this gives it away. Not in rounds with "
         "noise.",
     )
+    shared: Place | None = Field(
+        default=None,
+        description="NPZ file with the shared samples, x, of a federation that distils; then this "
+        "device's model is its own, of any shape.",
+        examples=["shared.npz"],
+    )
 
 
 class CloudTraining(Section):
@@ -426,6 +432,33 @@ class CloudPrivacy(Section):
         le=1000,
         description="The run ends before epsilon exceeds this.",
         examples=[8.0],
+    )
+
+
+class CloudRobust(Section):
+    """A few bad nodes do not spoil the model; needs a policy signed with --cohorts-apart."""
+
+    estimate: Literal["median", "trimmed-mean", "krum"] = Field(
+        default="median",
+        description="What stands for the mean update: the median of each coordinate, its mean "
+        "without the largest and smallest, or the mean of those cohorts that lie closest together.",
+    )
+    bad_share: float = Field(
+        default=0.2,
+        gt=0,
+        lt=0.5,
+        description="Share of the nodes that may have bad devices beneath them, rounded up. A round"
+        " needs more than twice as many nodes, krum twice as many and three more.",
+    )
+    keep: int = Field(
+        default=0,
+        ge=0,
+        le=32,
+        description="krum: cohorts in the mean; 1 is Krum as published, 0 all but the bad and two.",
+    )
+    weighted: bool = Field(
+        default=True,
+        description="What is left is weighted by samples (not the median); false: all nodes alike.",
     )
 
 

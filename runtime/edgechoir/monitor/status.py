@@ -73,6 +73,9 @@ class InferenceStatus(Part):
     provider: Line | None = Field(default=None, description="What executes the model.")
     version: Count | None = Field(default=None, description="The version that answers.")
     swaps: Count | None = Field(default=None, description="Models exchanged while answering.")
+    own: bool = Field(
+        default=False, description="Does the device's own model answer, not the global one?"
+    )
     held_back: Count = Field(
         default=0, description="Newer models that did too badly on the samples held out here."
     )

@@ -35,6 +35,7 @@ from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
 from edgechoir.inference.waiting import WhenFull
 from edgechoir.learning.fixed_point import Figures
+from edgechoir.learning.rules.distil import Distil
 from edgechoir.learning.state import State, digest_of
 from edgechoir.monitor.records import PredictionRecord
 from edgechoir.pipeline.run import Pipeline
@@ -58,6 +59,8 @@ from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.consent import WITHDRAWN, Gate
 from edgechoir.tiers.contribution import contribution, cost_of, private_terms
 from edgechoir.tiers.desk import Examples
+from edgechoir.tiers.distil import own_model, shared_set
+from edgechoir.tiers.ditto import answering
 from edgechoir.tiers.examples import ExampleAccount
 from edgechoir.tiers.host import Host
 from edgechoir.tiers.ledger import Ledger, Owner
@@ -108,13 +111,19 @@ class Device:
         kept = latest(versions)
         self._layers = PersonalLayers(bundle, vectors)
         shared = self._layers.shared
+        manifest = bundle.manifest
+        self._shared = shared_set(config.training.shared, manifest.input_shape)
+        self._own = answering(vectors, manifest.size)
+        if self._shared is not None:  # the federation's is a teacher, the model is this device's
+            shared = Distil(len(self._shared) * len(manifest.outputs)).first().weights
+            self._own = own_model(vectors, bundle.params)
         first = Held(0, digest_of(State(shared)), shared)
         self._held = first if kept is None else kept
         self._started_with_bundle = kept is None
         classes = bundle.manifest.task == "classification"
         self.predictor = Predictor(
             bundle.onnx,
-            self._layers.with_shared(self._held.weights),
+            self._params(self._held, self._layers.own, self._own),
             self._held.version,
             shape=bundle.manifest.input_shape,
             output=Output.LOGITS if classes else Output.VALUES,
@@ -280,6 +289,7 @@ class Device:
             self._vectors,
             self._examples(),
             self._layers.own,
+            self._shared,
         )
         try:
             decision = await asyncio.to_thread(self._consent.decide, plan)
@@ -305,6 +315,8 @@ class Device:
         self.host.happen(Contribution(plan.round, vector))
         if piece.personal is not None:
             await self._personalise(piece.personal, plan.round)
+        if piece.own is not None:
+            await self._answer_with(piece.own.vector if piece.own.answers else None)
 
     def open_accounts(self, journal: RoundJournal) -> None:
         """What this device has given of its privacy so far. Raises OperatorError."""
@@ -345,7 +357,7 @@ class Device:
                 held = read_model(model, None if self._is_first(model) else self._held)
                 if held is None:
                     return
-                candidate = await self._stage(held, self._layers.own)
+                candidate = await self._stage(held, self._layers.own, self._own)
                 await self._keep(held)
             except RemoteError as error:
                 self.host.refuse(error)
@@ -360,7 +372,7 @@ class Device:
         """Answer with what the personal layers have learnt, and keep them; or leave them alone."""
         async with self._swap:
             try:
-                candidate = await self._stage(self._held, own)
+                candidate = await self._stage(self._held, own, self._own)
             except BadModel as error:
                 log.warning("the personal layers stay as they were: %s", error)
                 return
@@ -398,9 +410,24 @@ class Device:
             return None
         return new - live if np.isfinite(live) else None
 
-    async def _stage(self, held: Held, own: Floats) -> Candidate:
-        """What would answer with the shared part of `held` and these layers. Raises BadModel."""
-        params = self._layers.with_shared(held.weights, own)
+    async def _answer_with(self, own: Floats | None) -> None:
+        """Answer with this device's own model, or, with None, with the global one again."""
+        async with self._swap:
+            try:
+                candidate = await self._stage(self._held, self._layers.own, own)
+            except BadModel as error:
+                log.warning("what answers stays as it was: %s", error)
+                return
+            self.predictor.commit(candidate)
+            self._own = own
+
+    def _params(self, held: Held, layers: Floats, own: Floats | None) -> Floats:
+        """What answers [d]: a model of this device's own, or the global one and these layers."""
+        return self._layers.with_shared(held.weights, layers) if own is None else own
+
+    async def _stage(self, held: Held, layers: Floats, own: Floats | None) -> Candidate:
+        """What would answer with these. Raises BadModel."""
+        params = self._params(held, layers, own)
         return await asyncio.to_thread(
             self.predictor.stage,
             params,
@@ -469,6 +496,7 @@ class Device:
                 "provider": answers.provider,
                 "version": answers.version,
                 "swaps": answers.swaps,
+                "own": self._own is not None,
                 "held_back": self._held_back,
                 "rollbacks": answers.rollbacks,
             },
