@@ -233,6 +233,26 @@ class DeviceTraining(Section):
         "The masks hide that figure of a single device; this gives it away. Not in rounds with "
         "noise.",
     )
+    p99_budget_ms: float = Field(
+        default=100.0,
+        gt=0,
+        le=60_000,
+        description="Training waits while more than one answer in a hundred takes longer.",
+    )
+    memory_mb: int | None = Field(
+        default=None,
+        ge=200,
+        le=1_000_000,
+        description="Memory of the training process at most, of that torch takes about 200; a job "
+        "that needs more fails, and nothing else does.",
+        examples=[500],
+    )
+    threads: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Threads that train. Only with one does a seed fix every bit of an update.",
+    )
     shared: Place | None = Field(
         default=None,
         description="NPZ file with the shared samples, x, of a federation that distils; then this "

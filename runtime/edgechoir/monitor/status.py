@@ -104,6 +104,8 @@ class TrainingStatus(Part):
     fits: Count | None = Field(default=None, description="Rounds trained in.")
     seconds: Reading = Field(default=None, description="How long the last training took.")
     samples: Count | None = Field(default=None, description="Labelled samples kept for it.")
+    pauses: Count = Field(default=0, description="Times it waited for answers that took too long.")
+    peak_mb: Reading = Field(default=None, description="Memory of its process at most.")
 
 
 class PrivacyStatus(Part):

@@ -72,6 +72,7 @@ from edgechoir.tiers.statistics import preparation_of
 from edgechoir.tiers.stream import flow_of
 from edgechoir.tiers.trace import Trace
 from edgechoir.tiers.work import Desk, do
+from edgechoir.tiers.yielding import yield_to_answers
 from edgechoir.training.account import MISSING
 from edgechoir.training.account import available as accountable
 from edgechoir.training.trainer import Trainer, available
@@ -145,7 +146,12 @@ class Device:
         trees = bundle.manifest.trees is not None
         self._trains = config.training.enabled and (trees or available())
         self._trainer = (
-            Trainer(config.model.bundle, idle_timeout=config.training.idle_timeout_s)
+            Trainer(
+                config.model.bundle,
+                idle_timeout=config.training.idle_timeout_s,
+                memory_limit_mb=config.training.memory_mb,
+                threads=config.training.threads,
+            )
             if self._trains and not trees
             else None
         )
@@ -182,6 +188,10 @@ class Device:
                 if self._trains:
                     taking_part = self._take_part(self._trainer)
                     beside.append(group.create_task(taking_part, name="take part"))
+                if self._trainer is not None:
+                    budget = self.config.training.p99_budget_ms / 1e3
+                    yielding = yield_to_answers(self._trainer, self.predictor, budget)
+                    beside.append(group.create_task(yielding, name="yield"))
                 await self.pipeline.run()
                 log.info("the source has ended")
                 for task in beside:
@@ -543,8 +553,11 @@ class Device:
         if self._trainer is None:  # trees
             return {"state": "working" if busy else "idle"}
         stats = self._trainer.stats
+        state = "paused" if self._trainer.paused else "working" if busy else "idle"
         return {
-            "state": "working" if busy else "idle",
+            "state": state,
+            "pauses": stats.pauses,
+            "peak_mb": round(stats.peak_mb, 1),
             "fits": stats.fits,
             "seconds": round(stats.fit_seconds, 4),
         }
