@@ -233,6 +233,12 @@ class DeviceTraining(Section):
     min_samples: int = Field(
         default=32, ge=1, description="Sit a round out with fewer stored samples."
     )
+    publish_accuracy: bool = Field(
+        default=False,
+        description="Show in the status how the global model does on the samples held out here. "
+        "The masks hide that figure of a single device; this gives it away. Not in rounds with "
+        "noise.",
+    )
     p99_budget_ms: float = Field(
         default=100.0,
         gt=0,

@@ -10,6 +10,7 @@ of them, and what they learn changes the answers as soon as the training is over
 import asyncio
 import hashlib
 import logging
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from edgechoir.inference.candidate import Candidate, fingerprint
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
 from edgechoir.inference.waiting import WhenFull
+from edgechoir.learning.fixed_point import Figures
 from edgechoir.learning.rules.distil import Distil
 from edgechoir.learning.state import State, digest_of
 from edgechoir.monitor.records import PredictionRecord
@@ -157,6 +159,7 @@ class Device:
         self.examples: ExampleAccount | None = None
         self._trace = None if config.trace is None else Trace(config.trace.directory)
         self._consent = Gate(config.consent, config.state)
+        self._measures: tuple[int, Figures] | None = None
         self._job: asyncio.Task[None] | None = None
         self._published = 0.0
         self._mark = (0, 0)
@@ -307,6 +310,8 @@ class Device:
             self.ledger.check(rho)
             piece = await do(desk, plan)
             vector = contribution(plan, piece, honest, os.urandom)
+            if rho is None and piece.figures.held_out:
+                self._measures = plan.round, piece.figures
             if await asyncio.to_thread(self._consent.withdrawn):
                 raise PolicyViolation(WITHDRAWN)
             if rho is not None:
@@ -476,7 +481,11 @@ class Device:
         up = self.host.endpoint.joint.up
         dropped = sum(stats.dropped.values())
         return {
-            "model": {"version": self._held.version, "sha256": self._held.digest.hex()[:16]},
+            "model": {
+                "version": self._held.version,
+                "sha256": self._held.digest.hex()[:16],
+                **self._quality(),
+            },
             "round": None
             if up is None
             else {
@@ -522,6 +531,19 @@ class Device:
                 "samples": len(self._samples),
                 **self._training(),
             },
+        }
+
+    def _quality(self) -> dict[str, Any]:
+        """How the global model does on the rows held out here, for an owner who says so."""
+        if self._measures is None or not self.config.training.publish_accuracy:
+            return {}
+        round_, seen = self._measures
+        loss = seen.loss_sum / seen.held_out
+        return {
+            "accuracy": seen.correct / seen.held_out if self._classes else None,
+            "rmse": None if self._classes else math.sqrt(loss),
+            "loss": loss,
+            "measured_in": round_,
         }
 
     def _training(self) -> dict[str, Any]:
