@@ -118,6 +118,11 @@ def _same(self: Shape, **options: object) -> Shape:
     return self
 
 
+def _clamp(self: Shape, min: float | None = None, max: float | None = None) -> Shape:
+    _need(min is not None or max is not None, "neither min nor max")
+    return self
+
+
 def _same_input(input: Shape, p: float, train: bool) -> Shape:
     return input
 
@@ -289,6 +294,7 @@ def _group_norm(
 ) -> Shape:
     _need(len(input) > 1 and input[1] % num_groups == 0, f"{input} in {num_groups} groups")
     _need(all(t in (None, input[1:2]) for t in (weight, bias)), f"weight {weight}, bias {bias}")
+    _need(bias is None or weight is not None, "a bias without a weight: torch cannot train that")
     return input
 
 
@@ -303,6 +309,7 @@ def _layer_norm(
     n = len(normalized_shape)
     _need(0 < n <= len(input) and input[-n:] == normalized_shape, f"{input}: {normalized_shape}")
     _need(all(t in (None, normalized_shape) for t in (weight, bias)), f"weight {weight}")
+    _need(bias is None or weight is not None, "a bias without a weight: torch cannot train that")
     return input
 
 
@@ -497,9 +504,10 @@ _RULES: Final[Mapping[str, Callable[..., Result]]] = {
         f"aten.{name}.default": _same
         for name in (
             *("relu", "leaky_relu", "elu", "gelu", "silu", "hardswish", "hardtanh", "softplus"),
-            *("sigmoid", "tanh", "neg", "abs", "exp", "log", "sqrt", "clamp"),
+            *("sigmoid", "tanh", "neg", "abs", "exp", "log", "sqrt"),
             *("contiguous", "clone"),
         )
     },
+    "aten.clamp.default": _clamp,
     "aten.pow.Tensor_Scalar": _same,
 }
