@@ -30,7 +30,13 @@ class Section(BaseModel):
     """The key that says which of several kinds of table this is, where there are several."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        # A process reads one tier's file: the checks of the other tiers are never built.
+        defer_build=True,
     )
 
 
@@ -226,6 +232,32 @@ class DeviceTraining(Section):
     )
     min_samples: int = Field(
         default=32, ge=1, description="Sit a round out with fewer stored samples."
+    )
+    publish_accuracy: bool = Field(
+        default=False,
+        description="Show in the status how the global model does on the samples held out here. "
+        "The masks hide that figure of a single device; this gives it away. Not in rounds with "
+        "noise.",
+    )
+    p99_budget_ms: float = Field(
+        default=100.0,
+        gt=0,
+        le=60_000,
+        description="Training waits while more than one answer in a hundred takes longer.",
+    )
+    memory_mb: int | None = Field(
+        default=None,
+        ge=200,
+        le=1_000_000,
+        description="Memory of the training process at most, of that torch takes about 200; a job "
+        "that needs more fails, and nothing else does.",
+        examples=[500],
+    )
+    threads: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Threads that train. Only with one does a seed fix every bit of an update.",
     )
     shared: Place | None = Field(
         default=None,

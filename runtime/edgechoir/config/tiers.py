@@ -213,6 +213,11 @@ class DeviceConfig(Child):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two sources are called {name!r}: give one another name")
+        if self.training.publish_accuracy and self.privacy.example_clip is not None:
+            raise ValueError(
+                "training.publish_accuracy gives away what privacy.example_clip protects: leave "
+                "one of them out"
+            )
         if any("store" in each.model_fields_set for each in self.sources):
             raise ValueError("store belongs to [sensor]: remove it from [[sources]]")
         return self
