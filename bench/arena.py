@@ -10,7 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -118,7 +118,7 @@ class HereTrainer:
         """See `training.fit.fit`."""
         return fitting.fit(self.bundle, w, x, y, plan, **beside)
 
-    def predict(self, w: Floats, x: Floats) -> Floats:
+    async def predict(self, w: Floats, x: Floats, *, deadline: float | None = None) -> Floats:
         """See `training.fit.predict`."""
         return fitting.predict(self.bundle, w, x)
 
@@ -142,7 +142,8 @@ class Memory(dict[str, tuple[Floats, int]]):
 
 
 class Arena:
-    """`devices` by their names under `parents` (a name without one is under the cloud)."""
+    """`devices` by their names under `parents` (a name without one is under the cloud); `spoiling`
+    says what a device whose program was changed makes of its update."""
 
     def __init__(
         self,
@@ -154,12 +155,14 @@ class Arena:
         policy: Policy | None = None,
         *,
         normalise: bool = False,
+        spoiling: Mapping[str, Callable[[Floats], Floats]] | None = None,
     ) -> None:
         self.bundle = bundle
         self.results: list[Result] = []
         self.answers: dict[str, Answered] = {}
         self.now = time.time()
         self._rows = devices
+        self._spoiling = spoiling or {}
         self._trainer = HereTrainer(bundle)
         self._parents = {name: (parents or {}).get(name, ROOT) for name in devices}
         nodes = sorted(set(self._parents.values()) - {ROOT})
@@ -266,11 +269,13 @@ class Arena:
             held,
             self._rows[name],
             self._trainer,
-            lambda x: self._trainer.predict(held.weights, self.seen(x)),
+            lambda x: fitting.predict(self.bundle, held.weights, self.seen(x)),
             kept=self._kept[name],
         )
         try:
             piece = asyncio.run(do(desk, plan))
+            if name in self._spoiling:
+                piece = replace(piece, vector=self._spoiling[name](piece.vector))
             vector = contribution(plan, piece, self._honest(name, plan), os.urandom)
         except (TrainingError, RemoteError) as error:
             no = NoContribution(plan.round, str(error))

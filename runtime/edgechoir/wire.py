@@ -19,6 +19,8 @@ MAX_REASON: Final = 300
 MAX_BLOB: Final = 512 * 1024 * 1024
 MAX_TASK: Final = 64 * 1024
 MAX_AUX: Final = 8
+TOGETHER, APART, ABOVE = 0, 1, 2
+"""What a plan may say about whose sums the root sees."""
 MAX_DIMENSION: Final = MAX_BLOB // 4 - 8192
 """Coordinates of a vector: more than this many fit in no Upload, so no plan may ask for them."""
 
@@ -126,6 +128,9 @@ class Plan:
     `task` says what the `dimension` coordinates of a device's vector are (`learning/task.py`).
     `devices` bounds the number of devices in the whole tree; with clip and max_samples it fixes the
     fixed-point code. `deadline` is in seconds from receipt: clocks are not compared.
+    `apart` says whose sums the root sees: 0, that of the whole tree alone; 1, that of each member
+    of this cohort, which puts it into a slot of its own; 2, that of this cohort
+    (`learning/slots.py`).
     """
 
     FIELDS: ClassVar[dict[str, Codec]] = {
@@ -148,6 +153,7 @@ class Plan:
         "learning_rate": POSITIVE,
         "seed": U64,
         "deadline": POSITIVE,
+        "apart": Number("B", 0, 2),
     }
     epoch: int
     turn: int
@@ -168,6 +174,7 @@ class Plan:
     learning_rate: float
     seed: int
     deadline: float
+    apart: int = 0
 
 
 @dataclass(frozen=True, slots=True)

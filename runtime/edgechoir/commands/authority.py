@@ -75,6 +75,11 @@ def add(commands: Any) -> None:
         help="one in N members may collude with the aggregator (4); 0: none",
     )
     policy.add_argument("--max-clip", type=float, default=100.0, help="largest clip (100)")
+    policy.add_argument(
+        "--cohorts-apart",
+        action="store_true",
+        help="the root may see the sum of each node beneath it, for rules that leave out bad ones",
+    )
     passphrase.add(policy)
     policy.set_defaults(run=run_policy)
 
@@ -146,7 +151,13 @@ def run_policy(args: argparse.Namespace) -> int:
     from edgechoir.fleet.policy_file import write_policy
     from edgechoir.identity.policy import Policy
 
-    policy = Policy(args.min_members, args.min_devices, args.colluders_one_in, args.max_clip)
+    policy = Policy(
+        args.min_members,
+        args.min_devices,
+        args.colluders_one_in,
+        args.max_clip,
+        args.cohorts_apart,
+    )
     path = write_policy(args.directory, policy, passphrase.read(args))
     print(f"{path} signed: {policy}")
     return 0

@@ -194,7 +194,8 @@ def policy(member: "Member") -> Finding:
     held = member.policy
     seen = (
         f"a sum has at least {held.min_members} members and {held.min_devices} devices, "
-        f"{_share(held.colluders_one_in)} may collude, the clip is at most {held.max_clip:g}"
+        f"{_share(held.colluders_one_in)} may collude, the clip is at most {held.max_clip:g}, "
+        f"the root {'may see' if held.cohorts_apart else 'never sees'} the sum of a single node"
     )
     if not (member.paths.directory / NAME).exists():
         return note("policy", f"none is pinned, so {seen}")

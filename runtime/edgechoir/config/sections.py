@@ -30,7 +30,13 @@ class Section(BaseModel):
     """The key that says which of several kinds of table this is, where there are several."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        # A process reads one tier's file: the checks of the other tiers are never built.
+        defer_build=True,
     )
 
 
@@ -227,6 +233,38 @@ class DeviceTraining(Section):
     min_samples: int = Field(
         default=32, ge=1, description="Sit a round out with fewer stored samples."
     )
+    publish_accuracy: bool = Field(
+        default=False,
+        description="Show in the status how the global model does on the samples held out here. "
+        "The masks hide that figure of a single device; this gives it away. Not in rounds with "
+        "noise.",
+    )
+    p99_budget_ms: float = Field(
+        default=100.0,
+        gt=0,
+        le=60_000,
+        description="Training waits while more than one answer in a hundred takes longer.",
+    )
+    memory_mb: int | None = Field(
+        default=None,
+        ge=200,
+        le=1_000_000,
+        description="Memory of the training process at most, of that torch takes about 200; a job "
+        "that needs more fails, and nothing else does.",
+        examples=[500],
+    )
+    threads: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Threads that train. Only with one does a seed fix every bit of an update.",
+    )
+    shared: Place | None = Field(
+        default=None,
+        description="NPZ file with the shared samples, x, of a federation that distils; then this "
+        "device's model is its own, of any shape.",
+        examples=["shared.npz"],
+    )
 
 
 class CloudTraining(Section):
@@ -420,6 +458,33 @@ class CloudPrivacy(Section):
         le=1000,
         description="The run ends before epsilon exceeds this.",
         examples=[8.0],
+    )
+
+
+class CloudRobust(Section):
+    """A few bad nodes do not spoil the model; needs a policy signed with --cohorts-apart."""
+
+    estimate: Literal["median", "trimmed-mean", "krum"] = Field(
+        default="median",
+        description="What stands for the mean update: the median of each coordinate, its mean "
+        "without the largest and smallest, or the mean of those cohorts that lie closest together.",
+    )
+    bad_share: float = Field(
+        default=0.2,
+        gt=0,
+        lt=0.5,
+        description="Share of the nodes that may have bad devices beneath them, rounded up. A round"
+        " needs more than twice as many nodes, krum twice as many and three more.",
+    )
+    keep: int = Field(
+        default=0,
+        ge=0,
+        le=32,
+        description="krum: cohorts in the mean; 1 is Krum as published, 0 all but the bad and two.",
+    )
+    weighted: bool = Field(
+        default=True,
+        description="What is left is weighted by samples (not the median); false: all nodes alike.",
     )
 
 

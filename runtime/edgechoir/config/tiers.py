@@ -10,6 +10,7 @@ from edgechoir.config.sections import (
     AuditLog,
     Broker,
     CloudPrivacy,
+    CloudRobust,
     CloudRounds,
     CloudTraining,
     CloudUpdate,
@@ -76,6 +77,7 @@ class CloudConfig(Section):
     rounds: CloudRounds = CloudRounds()
     training: CloudTraining = CloudTraining()
     rule: AnyRule = FedAvgRule()
+    robust: CloudRobust | None = None
     update: CloudUpdate = CloudUpdate()
     queries: Queries = Queries()
     privacy: CloudPrivacy | None = None
@@ -97,8 +99,16 @@ class CloudConfig(Section):
         if self.privacy is not None and not self.rule.PRIVATE:
             why = "its devices send more than an update, which the noise does not cover: leave "
             why += "[privacy] out"
+        if self.robust is not None and not self.rule.ROBUST:
+            why = "its devices send more than an update, of which only the mean makes sense: leave "
+            why += "[robust] out"
         if why:
             raise ValueError(f"rule {self.rule.name}: {why}")
+        if self.robust is not None and self.privacy is not None:
+            raise ValueError(
+                "[robust] and [privacy]: the noise of a single cohort hides what a bad one does; "
+                "leave one of them out"
+            )
         return self
 
 
@@ -197,6 +207,11 @@ class DeviceConfig(Child):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two sources are called {name!r}: give one another name")
+        if self.training.publish_accuracy and self.privacy.example_clip is not None:
+            raise ValueError(
+                "training.publish_accuracy gives away what privacy.example_clip protects: leave "
+                "one of them out"
+            )
         if any("store" in each.model_fields_set for each in self.sources):
             raise ValueError("store belongs to [sensor]: remove it from [[sources]]")
         return self

@@ -48,7 +48,10 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """A decoded sum: `delta` [d] is the mean update weighted by samples."""
+    """A decoded sum: `delta` [d] is the mean update weighted by samples.
+
+    `cohorts` holds the sums it was made of, where they could be seen (`learning/slots.py`).
+    """
 
     delta: Floats
     samples: int
@@ -57,6 +60,7 @@ class Total:
     held_out: int
     accuracy: float | None
     loss: float | None
+    cohorts: tuple["Total", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

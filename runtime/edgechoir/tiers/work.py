@@ -13,6 +13,7 @@ import numpy as np
 
 from edgechoir import wire
 from edgechoir.errors import PolicyViolation, TrainingError
+from edgechoir.learning.rules.distil import DISTIL
 from edgechoir.learning.rules.fednova import FEDNOVA
 from edgechoir.learning.rules.scaffold import SCAFFOLD
 from edgechoir.learning.rules.trees import GRADIENTS
@@ -22,6 +23,8 @@ from edgechoir.tiers.desk import Desk as Desk
 from edgechoir.tiers.desk import Learner as Learner
 from edgechoir.tiers.desk import Piece as Piece
 from edgechoir.tiers.desk import Rows as Rows
+from edgechoir.tiers.distil import distil
+from edgechoir.tiers.ditto import own_model
 from edgechoir.tiers.fednova import fednova
 from edgechoir.tiers.fitting import Hopeless, bounded, fitted, measure, trainer_of
 from edgechoir.tiers.scaffold import scaffold
@@ -46,7 +49,8 @@ async def do(desk: Desk, plan: wire.Plan) -> Piece:
 async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
     """The global model as it does here, and what training makes of it."""
     update, figures = await fitted(desk, plan, task)
-    return Piece(bounded(update.delta, task), update.n, figures, update.personal)
+    own = await own_model(desk, plan, task)
+    return Piece(bounded(update.delta, task), update.n, figures, update.personal, own)
 
 
 async def measure_only(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
@@ -65,6 +69,7 @@ KINDS: Final[dict[str, Callable[[Desk, wire.Plan, Task], Awaitable[Piece]]]] = {
     MEASURE: measure_only,
     SCAFFOLD: scaffold,
     FEDNOVA: fednova,
+    DISTIL: distil,
     GRADIENTS: gradients,
     **dict.fromkeys(statistics.KINDS, statistics.statistics),
 }
