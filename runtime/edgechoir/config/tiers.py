@@ -5,17 +5,15 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, Strict, StringConstraints, model_validator
 
+from edgechoir.config.rounds import CloudRounds, Rounds
 from edgechoir.config.rules import AnyRule, FedAvgRule
 from edgechoir.config.sections import (
     AuditLog,
     Broker,
     CloudPrivacy,
     CloudRobust,
-    CloudRounds,
-    CloudTraining,
     CloudUpdate,
     Consent,
-    DeviceTraining,
     Inference,
     Log,
     MemberPrivacy,
@@ -25,12 +23,12 @@ from edgechoir.config.sections import (
     Place,
     Predictions,
     Queries,
-    Rounds,
     Section,
     Trace,
 )
 from edgechoir.config.sensor import AnySensor, Labels, Stage
 from edgechoir.config.sink import AnyOut
+from edgechoir.config.training import CloudTraining, DeviceTraining
 
 Federation = Annotated[Name, Field(description="The federation's name.", examples=["digits"])]
 Member = Annotated[
