@@ -13,7 +13,7 @@ import pytest
 from edgechoir.bundle.build import build_bundle
 from edgechoir.bundle.trees import build_trees
 from edgechoir.config.rules import TreesRule
-from edgechoir.config.sections import CloudTraining
+from edgechoir.config.training import CloudTraining
 from edgechoir.errors import Malformed, OperatorError
 from edgechoir.fleet.audit_check import records
 from edgechoir.store.samples import SampleStore

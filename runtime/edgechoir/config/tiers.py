@@ -5,17 +5,15 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, Strict, StringConstraints, model_validator
 
+from edgechoir.config.rounds import CloudRounds, Rounds
 from edgechoir.config.rules import AnyRule, FedAvgRule
 from edgechoir.config.sections import (
     AuditLog,
     Broker,
     CloudPrivacy,
     CloudRobust,
-    CloudRounds,
-    CloudTraining,
     CloudUpdate,
     Consent,
-    DeviceTraining,
     Inference,
     Log,
     MemberPrivacy,
@@ -25,12 +23,12 @@ from edgechoir.config.sections import (
     Place,
     Predictions,
     Queries,
-    Rounds,
     Section,
     Trace,
 )
 from edgechoir.config.sensor import AnySensor, Labels, Stage
 from edgechoir.config.sink import AnyOut
+from edgechoir.config.training import CloudTraining, DeviceTraining
 
 Federation = Annotated[Name, Field(description="The federation's name.", examples=["digits"])]
 Member = Annotated[
@@ -207,6 +205,11 @@ class DeviceConfig(Child):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two sources are called {name!r}: give one another name")
+        if self.training.publish_accuracy and self.privacy.example_clip is not None:
+            raise ValueError(
+                "training.publish_accuracy gives away what privacy.example_clip protects: leave "
+                "one of them out"
+            )
         if any("store" in each.model_fields_set for each in self.sources):
             raise ValueError("store belongs to [sensor]: remove it from [[sources]]")
         return self

@@ -280,6 +280,12 @@ class Predictor:
                 rollbacks=self._rollbacks,
             )
 
+    def latencies_since(self, count: int) -> tuple[int, list[float]]:
+        """How many answers were timed so far, and the seconds of those after the first `count`; of
+        many, the latest 1,024."""
+        with self._count:
+            return self._latencies.since(count)
+
     def close(self) -> None:
         """Let the worker thread go; it ends after the batch it is at."""
         self._batcher.close()

@@ -26,6 +26,7 @@ from edgechoir.learning.state import State, digest, digest_of, to_bytes
 from edgechoir.learning.task import MEASURE, Option, Task
 from edgechoir.rounds.epoch import encoding_of, slots_of
 from edgechoir.rounds.events import Membership, Order, RoundDone, RoundFailed, Tick
+from edgechoir.rounds.figures import SQUARED
 from edgechoir.rounds.watch import Best, Watch
 from edgechoir.types import Floats
 
@@ -227,10 +228,15 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
 def _training(s: Schedule) -> Ask:
     """The next training round. Raises BadUpdate where the rule's bounds do not fit the ring."""
     course, work = s.course, s.rule.task()
-    task = replace(work, options={**course.local, **work.options})
+    task = replace(work, options={**course.local, **_measured_by(course), **work.options})
     dimension = s.rule.coordinates(len(s.state.weights))
     clip, most = s.rule.weighing(course.clip, course.max_samples, dimension, s.devices, course.bits)
     return Ask("", task, dimension, clip, most, course.bits)
+
+
+def _measured_by(course: Course) -> dict[str, Option]:
+    """What tiers between must know to read the figures of their sums."""
+    return {} if course.classifies else {SQUARED: True}
 
 
 def _prepared(s: Schedule, aux: Mapping[str, Floats], now: float) -> tuple[Schedule, list[Did]]:
@@ -295,7 +301,8 @@ def _published(
     """Hand the state out, and go on: with the next round, or with the end for `why`."""
     closes = bool(why) and s.course.release == "best"
     if closes:
-        measure = Ask(CLOSING, Task(MEASURE), 1, 1.0, s.course.max_samples, s.course.bits)
+        task = Task(MEASURE, _measured_by(s.course))
+        measure = Ask(CLOSING, task, 1, 1.0, s.course.max_samples, s.course.bits)
         s = replace(s, closing=why, asking=measure, tries=0)
     else:
         s = replace(s, finished=why)

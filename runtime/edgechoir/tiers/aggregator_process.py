@@ -1,5 +1,6 @@
 """The process of a tier with children: node, edge cloud or cloud."""
 
+import json
 import math
 import os
 from collections.abc import AsyncIterator, Callable, Generator
@@ -30,6 +31,8 @@ from edgechoir.learning.trees.prepare import preparation as trees_preparation
 from edgechoir.rounds.schedule import Course, Schedule
 from edgechoir.rounds.watch import Best, Watch
 from edgechoir.store.journal import RoundJournal
+from edgechoir.store.rounds import NAME as ROUNDS_NAME
+from edgechoir.store.rounds import RoundHistory
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.aggregator import AggregatorTier
 from edgechoir.tiers.distil import read_shared
@@ -51,18 +54,33 @@ async def run_aggregator(
     with state_held(config.state):
         bundle = load_bundle(config.model.bundle) if isinstance(config, CloudConfig) else None
         versions = versions_of(config.state, bundle)
+        history = None
         try:
             schedule = subject = preparation = None
             if isinstance(config, CloudConfig) and bundle is not None:
                 schedule, subject = _schedule(config, bundle, versions), subject_of(bundle)
                 preparation = preparation_for(schedule.rule, subject)
-            tier = AggregatorTier(config, versions, schedule, subject, preparation)
+                history = RoundHistory(config.state / ROUNDS_NAME)
+                history.set_to(settings_of(config, bundle))
+            tier = AggregatorTier(config, versions, schedule, subject, preparation, history)
             async with host_of(config, tier.describe, tier.handle, open_link) as host:
                 tier.host = host
                 async with fatal_is_plain(), _asked(config, tier):
                     await tier.run()
         finally:
             versions.close()
+            if history is not None:
+                history.close()
+
+
+def settings_of(config: CloudConfig, bundle: Bundle) -> bytes:
+    """What a run is set to, for its report: JSON, sections of settings by their names."""
+    manifest = bundle.manifest
+    model = {"name": manifest.name, "task": manifest.task, "parameters": len(bundle.params)}
+    names = ("rule", "training", "rounds", "update", "privacy")
+    sections = config.model_dump(mode="json", include=set(names), exclude_none=True)
+    document = {"federation": config.federation, "model": model}
+    return json.dumps({**document, **{n: sections[n] for n in names if n in sections}}).encode()
 
 
 def versions_of(state: Path, bundle: Bundle | None) -> ModelVersions:

@@ -10,6 +10,7 @@ of them, and what they learn changes the answers as soon as the training is over
 import asyncio
 import hashlib
 import logging
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from edgechoir.inference.candidate import Candidate, fingerprint
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
 from edgechoir.inference.waiting import WhenFull
+from edgechoir.learning.fixed_point import Figures
 from edgechoir.learning.rules.distil import Distil
 from edgechoir.learning.state import State, digest_of
 from edgechoir.monitor.records import PredictionRecord
@@ -70,6 +72,7 @@ from edgechoir.tiers.statistics import preparation_of
 from edgechoir.tiers.stream import flow_of, keeps_gaps
 from edgechoir.tiers.trace import Trace
 from edgechoir.tiers.work import Desk, do
+from edgechoir.tiers.yielding import yield_to_answers
 from edgechoir.training.account import MISSING
 from edgechoir.training.account import available as accountable
 from edgechoir.training.trainer import Trainer, available
@@ -144,7 +147,12 @@ class Device:
         trees = bundle.manifest.trees is not None
         self._trains = config.training.enabled and (trees or available())
         self._trainer = (
-            Trainer(config.model.bundle, idle_timeout=config.training.idle_timeout_s)
+            Trainer(
+                config.model.bundle,
+                idle_timeout=config.training.idle_timeout_s,
+                memory_limit_mb=config.training.memory_mb,
+                threads=config.training.threads,
+            )
             if self._trains and not trees
             else None
         )
@@ -152,6 +160,7 @@ class Device:
         self.examples: ExampleAccount | None = None
         self._trace = None if config.trace is None else Trace(config.trace.directory)
         self._consent = Gate(config.consent, config.state)
+        self._measures: tuple[int, Figures] | None = None
         self._job: asyncio.Task[None] | None = None
         self._published = 0.0
         self._mark = (0, 0)
@@ -180,6 +189,10 @@ class Device:
                 if self._trains:
                     taking_part = self._take_part(self._trainer)
                     beside.append(group.create_task(taking_part, name="take part"))
+                if self._trainer is not None:
+                    budget = self.config.training.p99_budget_ms / 1e3
+                    yielding = yield_to_answers(self._trainer, self.predictor, budget)
+                    beside.append(group.create_task(yielding, name="yield"))
                 await self.pipeline.run()
                 log.info("the source has ended")
                 for task in beside:
@@ -298,6 +311,8 @@ class Device:
             self.ledger.check(rho)
             piece = await do(desk, plan)
             vector = contribution(plan, piece, honest, os.urandom)
+            if rho is None and piece.figures.held_out:
+                self._measures = plan.round, piece.figures
             if await asyncio.to_thread(self._consent.withdrawn):
                 raise PolicyViolation(WITHDRAWN)
             if rho is not None:
@@ -467,7 +482,11 @@ class Device:
         up = self.host.endpoint.joint.up
         dropped = sum(stats.dropped.values())
         return {
-            "model": {"version": self._held.version, "sha256": self._held.digest.hex()[:16]},
+            "model": {
+                "version": self._held.version,
+                "sha256": self._held.digest.hex()[:16],
+                **self._quality(),
+            },
             "round": None
             if up is None
             else {
@@ -515,6 +534,19 @@ class Device:
             },
         }
 
+    def _quality(self) -> dict[str, Any]:
+        """How the global model does on the rows held out here, for an owner who says so."""
+        if self._measures is None or not self.config.training.publish_accuracy:
+            return {}
+        round_, seen = self._measures
+        loss = seen.loss_sum / seen.held_out
+        return {
+            "accuracy": seen.correct / seen.held_out if self._classes else None,
+            "rmse": None if self._classes else math.sqrt(loss),
+            "loss": loss,
+            "measured_in": round_,
+        }
+
     def _training(self) -> dict[str, Any]:
         if not self._trains:
             return {"state": "off"}
@@ -522,8 +554,11 @@ class Device:
         if self._trainer is None:  # trees
             return {"state": "working" if busy else "idle"}
         stats = self._trainer.stats
+        state = "paused" if self._trainer.paused else "working" if busy else "idle"
         return {
-            "state": "working" if busy else "idle",
+            "state": state,
+            "pauses": stats.pauses,
+            "peak_mb": round(stats.peak_mb, 1),
             "fits": stats.fits,
             "seconds": round(stats.fit_seconds, 4),
         }
