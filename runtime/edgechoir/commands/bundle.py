@@ -20,6 +20,11 @@ def add(commands: Any) -> None:
     build.add_argument("model", type=Path, help="the Python file that defines the model")
     build.add_argument("output", type=Path, help="the directory to write")
     build.add_argument("--seed", type=int, default=0, help="of the first parameters (0)")
+    build.add_argument(
+        "--int8",
+        action="store_true",
+        help="answer with dense layers in 8 bits, less exactly; training stays float32",
+    )
     build.set_defaults(run=run_build)
     trees = actions.add_parser(
         "trees",
@@ -66,7 +71,7 @@ def run_build(args: argparse.Namespace) -> int:
     """Build it."""
     from edgechoir.bundle.build import build_bundle
 
-    bundle = build_bundle(args.model, args.output, args.seed)
+    bundle = build_bundle(args.model, args.output, args.seed, int8=args.int8)
     print(f"{args.output}: {bundle.manifest.name}, {bundle.manifest.size} parameters")
     return 0
 
