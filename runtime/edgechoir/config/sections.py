@@ -138,10 +138,34 @@ class CloudUpdate(Section):
         description="Devices scale a longer update down to this L2 norm; 0: they do not.",
     )
 
-    ring_bits: Literal[16, 32] = Field(
+    ring_bits: Literal[8, 16, 32] = Field(
         default=32,
-        description="Bits of a number in an update; 16 halves the traffic and coarsens the steps.",
+        description="Bits of a number in an update: fewer are less traffic and coarser steps. With "
+        "8, a device among n has 127 / n steps either way: 20 devices at most make sense.",
     )
+    rotate: bool = Field(
+        default=False,
+        description="Turn updates at random before they are rounded: no number is much larger than "
+        "the others, so the clip can be low and the steps fine.",
+    )
+    sent_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of an update's numbers that is sent, the same ones by all devices, other"
+        " ones each round; what is not sent is kept and added to the next update.",
+    )
+    clipped_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="The clip follows what lets about this share of the numbers be cut; 0: it "
+        "stays. 0.01 goes well with rotate.",
+    )
+
+    def compresses(self) -> bool:
+        """Whether an update is turned or thinned out, or its clip moves."""
+        return self.rotate or self.sent_share < 1 or self.clipped_share > 0
 
 
 Purpose = Literal["train", "evaluate", "spread", "moments", "bins", "histogram", "gram", "recent"]

@@ -102,6 +102,12 @@ class CloudConfig(Section):
             why += "[robust] out"
         if why:
             raise ValueError(f"rule {self.rule.name}: {why}")
+        if self.update.compresses() and not (self.rule.ROBUST and self.privacy is None):
+            what = f"the rule {self.rule.name}" if self.privacy is None else "[privacy]"
+            raise ValueError(
+                "update.rotate, sent_share and clipped_share are for updates alone: with "
+                f"{what} devices send more or bound it otherwise; leave one of them out"
+            )
         if self.robust is not None and self.privacy is not None:
             raise ValueError(
                 "[robust] and [privacy]: the noise of a single cohort hides what a bad one does; "

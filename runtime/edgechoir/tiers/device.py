@@ -65,9 +65,9 @@ from edgechoir.tiers.examples import ExampleAccount
 from edgechoir.tiers.host import Host
 from edgechoir.tiers.ledger import Ledger, Owner
 from edgechoir.tiers.models import Held, keep, latest, read_model
+from edgechoir.tiers.pending import settle
 from edgechoir.tiers.personal import PersonalLayers
 from edgechoir.tiers.recent import Recent
-from edgechoir.tiers.scaffold import settle
 from edgechoir.tiers.statistics import preparation_of
 from edgechoir.tiers.stream import flow_of, keeps_gaps
 from edgechoir.tiers.trace import Trace
