@@ -25,6 +25,7 @@ from edgechoir.commands import (
     monitor,
     pipeline,
     query,
+    report,
     tiers,
 )
 from edgechoir.errors import ConfigError, EdgechoirError
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"edgechoir {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    tools = (bundle, model, monitor, audit, doctor, healthy, query, consent)
+    tools = (bundle, model, monitor, report, audit, doctor, healthy, query, consent)
     for command in (demo, init, authority, enrol, broker, tiers, pipeline, *tools):
         command.add(commands)
     return top
