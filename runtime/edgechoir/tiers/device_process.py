@@ -16,6 +16,7 @@ from edgechoir.tiers.device import Device
 from edgechoir.tiers.host import fatal_is_plain
 from edgechoir.tiers.process import OpenLink, host_of, link_of, state_held
 from edgechoir.tiers.requests import Requests
+from edgechoir.tiers.stream import keeps_gaps
 from edgechoir.transport.spool import Spool
 
 SAMPLES: Final = "samples.db"
@@ -72,4 +73,5 @@ def _samples(config: DeviceConfig, manifest: Manifest) -> SampleStore:
         keep=kept.keep,
         balanced=kept.balanced,
         cipher=cipher,
+        gaps=keeps_gaps(config),
     )
