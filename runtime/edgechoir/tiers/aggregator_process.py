@@ -99,7 +99,7 @@ async def _asked(config: TierConfig, tier: AggregatorTier) -> AsyncIterator[None
         return
     record = tier.host.account.audit.record
     desk = QueryDesk(config.queries, tier.subject, tier.ask, tier.devices, record)
-    async with serving(config.state, {"query": desk.query}):
+    async with serving(config.state, {"query": desk.query}, "edgechoir query"):
         yield
 
 
