@@ -29,6 +29,7 @@ from edgechoir.learning.rules.rule import Rule
 from edgechoir.learning.rules.trees import Trees
 from edgechoir.learning.state import State
 from edgechoir.learning.statistics.inquiry import Asked, Model, Reply
+from edgechoir.learning.task import TRAIN, read_task
 from edgechoir.rounds import aggregator, participant
 from edgechoir.rounds.aggregator import Aggregator, Limits
 from edgechoir.rounds.endpoint import Endpoint, ModelArrived, Outcome, Outgoing
@@ -63,8 +64,8 @@ from edgechoir.rounds.schedule import (
 from edgechoir.tiers.aggregator_process import preparation_for, subject_of
 from edgechoir.tiers.contribution import contribution
 from edgechoir.tiers.models import Held, read_model
+from edgechoir.tiers.pending import settle
 from edgechoir.tiers.pursuit import question, reply_of
-from edgechoir.tiers.scaffold import settle
 from edgechoir.tiers.statistics import preparation_of
 from edgechoir.tiers.work import Desk, do
 from edgechoir.training import fit as fitting
@@ -161,6 +162,8 @@ class Arena:
         self.results: list[Result] = []
         self.answers: dict[str, Answered] = {}
         self.now = time.time()
+        self.sent = 0
+        """Bytes of all letters from devices."""
         self._rows = devices
         self._spoiling = spoiling or {}
         self._trainer = HereTrainer(bundle)
@@ -274,7 +277,7 @@ class Arena:
         )
         try:
             piece = asyncio.run(do(desk, plan))
-            if name in self._spoiling:
+            if name in self._spoiling and read_task(plan.task).kind == TRAIN:
                 piece = replace(piece, vector=self._spoiling[name](piece.vector))
             vector = contribution(plan, piece, self._honest(name, plan), os.urandom)
         except (TrainingError, RemoteError) as error:
@@ -292,6 +295,7 @@ class Arena:
         for outcome in outcomes:
             match outcome:
                 case Outgoing("up", _, data):
+                    self.sent += len(data) if name in self._rows else 0
                     self._letters.append((self._parents[name], data))
                 case Outgoing("down", member, data):
                     self._letters.append((member, data))

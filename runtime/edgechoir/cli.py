@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "edge-cloud": "tiers",
     "cloud": "tiers",
     "monitor": "monitor",
+    "report": "report",
     "model": "model",
     "query": "query",
     "consent": "consent",

@@ -18,7 +18,7 @@ Entropy = Callable[[int], bytes]
 Floats = npt.NDArray[np.float32]
 Reals = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
-Ring = npt.NDArray[np.uint32] | npt.NDArray[np.uint16]
+Ring = npt.NDArray[np.uint32] | npt.NDArray[np.uint16] | npt.NDArray[np.uint8]
 """A vector in Z_2^32 or Z_2^16; sums wrap."""
 
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")

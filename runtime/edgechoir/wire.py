@@ -124,7 +124,7 @@ class Plan:
     """What a turn of the epoch is about, the same for all members: the body inside a `Call`.
 
     `turn` counts the epoch's attempts, `round` is the root's number. At least `min_survivors` must
-    be in the sum. The ring has `bits` 16 or 32.
+    be in the sum. The ring has `bits` 8, 16 or 32.
     `task` says what the `dimension` coordinates of a device's vector are (`learning/task.py`).
     `devices` bounds the number of devices in the whole tree; with clip and max_samples it fixes the
     fixed-point code. `deadline` is in seconds from receipt: clocks are not compared.

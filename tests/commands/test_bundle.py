@@ -37,7 +37,8 @@ def test_the_digits_bundle_is_sound(run: Any) -> None:
 
 def test_a_program_gets_the_manifest(run: Any) -> None:
     said = json.loads(run.good("bundle", "verify", BUNDLE, "--json"))
-    assert said == json.loads((BUNDLE / "manifest.json").read_text())
+    written = json.loads((BUNDLE / "manifest.json").read_text())
+    assert {key: said[key] for key in written} == written  # and the defaults of newer keys
 
 
 def test_one_changed_byte_is_found(run: Any, tmp_path: Path) -> None:

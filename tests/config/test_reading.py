@@ -180,6 +180,16 @@ def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
             "does; leave one of them out",
         ),
         (
+            CLOUD + "[update]\nrotate = true\n[privacy]\nnoise = 1.0\n",
+            "choir.toml: update.rotate, sent_share and clipped_share are for updates alone: with "
+            "[privacy] devices send more or bound it otherwise; leave one of them out",
+        ),
+        (
+            CLOUD + '[update]\nsent_share = 0.1\n[rule]\nname = "scaffold"\n',
+            "choir.toml: update.rotate, sent_share and clipped_share are for updates alone: with "
+            "the rule scaffold devices send more or bound it otherwise; leave one of them out",
+        ),
+        (
             CLOUD + "[robust]\nbad_share = 0.5\n",
             "choir.toml:7: robust.bad_share is 0.5; allowed: a number above 0",
         ),

@@ -36,7 +36,7 @@ def grow(stage: Stage, policy: Policy, each: int = 2) -> Stage:
     return stage
 
 
-@pytest.mark.parametrize("bits", [16, 32])
+@pytest.mark.parametrize("bits", [8, 16, 32])
 def test_the_root_sees_each_nodes_sum_bit_for_bit(stage: Stage, bits: int) -> None:
     grow(stage, APART).order("cloud", 1, apart=wire.APART, bits=bits)
     (done,) = stage.sums("cloud")

@@ -4,7 +4,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from edgechoir.config.sections import CloudTraining, CloudUpdate, Place, Section
+from edgechoir.config.sections import CloudUpdate, Place, Section
+from edgechoir.config.training import CloudTraining
 
 Rate = Annotated[float, Field(gt=0, le=100)]
 Decay = Annotated[float, Field(ge=0, lt=1)]

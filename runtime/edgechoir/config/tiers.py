@@ -5,17 +5,15 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, Strict, StringConstraints, model_validator
 
+from edgechoir.config.rounds import CloudRounds, Rounds
 from edgechoir.config.rules import AnyRule, FedAvgRule
 from edgechoir.config.sections import (
     AuditLog,
     Broker,
     CloudPrivacy,
     CloudRobust,
-    CloudRounds,
-    CloudTraining,
     CloudUpdate,
     Consent,
-    DeviceTraining,
     Inference,
     Log,
     MemberPrivacy,
@@ -25,12 +23,12 @@ from edgechoir.config.sections import (
     Place,
     Predictions,
     Queries,
-    Rounds,
     Section,
     Trace,
 )
 from edgechoir.config.sensor import AnySensor, Labels, Stage
 from edgechoir.config.sink import AnyOut
+from edgechoir.config.training import CloudTraining, DeviceTraining
 
 Federation = Annotated[Name, Field(description="The federation's name.", examples=["digits"])]
 Member = Annotated[
@@ -104,6 +102,12 @@ class CloudConfig(Section):
             why += "[robust] out"
         if why:
             raise ValueError(f"rule {self.rule.name}: {why}")
+        if self.update.compresses() and not (self.rule.ROBUST and self.privacy is None):
+            what = f"the rule {self.rule.name}" if self.privacy is None else "[privacy]"
+            raise ValueError(
+                "update.rotate, sent_share and clipped_share are for updates alone: with "
+                f"{what} devices send more or bound it otherwise; leave one of them out"
+            )
         if self.robust is not None and self.privacy is not None:
             raise ValueError(
                 "[robust] and [privacy]: the noise of a single cohort hides what a bad one does; "

@@ -137,6 +137,11 @@ class Predictor:
         return self._live.session.provider
 
     @property
+    def probe(self) -> float:
+        """How long the live model took for one sample when it was put on trial, in seconds."""
+        return self._live.probe
+
+    @property
     def inline(self) -> bool:
         """Whether the live model is so fast that `apredict` does without a thread."""
         return self._live.probe < INLINE_BELOW

@@ -34,6 +34,7 @@ class Metrics(Document):
         default=None, description="In a private run: spent so far, of a device in every round."
     )
     final: bool = Field(default=False, description="Whether no further round follows.")
+    ended: Line | None = Field(default=None, description="Why no further round follows.")
     seconds: Reading = Field(default=None, description="Length of the round.")
     bytes_up: Count | None = Field(default=None, description="Received from the members.")
     bytes_down: Count | None = Field(default=None, description="Sent to them.")

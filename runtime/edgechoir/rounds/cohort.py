@@ -102,6 +102,8 @@ def masked_vector(contents: wire.Contents, encoding: Encoding, member: str, sums
     expected = sums * encoding.length * encoding.dtype.itemsize
     if len(contents.vector) != expected:
         raise BadUpdate(f"{member} sent {len(contents.vector)} bytes, expected {expected}")
+    if encoding.bits == 8:
+        return np.frombuffer(contents.vector, np.uint8)
     if encoding.bits == 16:
         return np.frombuffer(contents.vector, "<u2").astype(np.uint16, copy=False)
     return np.frombuffer(contents.vector, "<u4").astype(np.uint32, copy=False)

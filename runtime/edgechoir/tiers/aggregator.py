@@ -316,6 +316,7 @@ class AggregatorTier:
             rule=self.config.rule.name if isinstance(self.config, CloudConfig) else None,
             epsilon=None if privacy is None else privacy["epsilon"],
             final=self._schedule is not None and bool(self._schedule.finished),
+            ended=None if self._schedule is None else self._schedule.finished or None,
         )
 
     async def _report(self, result: Result, metrics: Metrics, sound: bool) -> None:

@@ -19,6 +19,7 @@ from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
 from edgechoir.errors import OperatorError
 from edgechoir.learning.rates import Rates
 from edgechoir.learning.rules.choose import make_rule
+from edgechoir.learning.rules.compressed import make_compressed
 from edgechoir.learning.rules.distil import Distil, shared_hash
 from edgechoir.learning.rules.private import make_private
 from edgechoir.learning.rules.robust import make_robust
@@ -98,7 +99,7 @@ async def _asked(config: TierConfig, tier: AggregatorTier) -> AsyncIterator[None
         return
     record = tier.host.account.audit.record
     desk = QueryDesk(config.queries, tier.subject, tier.ask, tier.devices, record)
-    async with serving(config.state, {"query": desk.query}):
+    async with serving(config.state, {"query": desk.query}, "edgechoir query"):
         yield
 
 
@@ -177,6 +178,9 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
     if config.privacy is not None:
         privacy = config.privacy.model_dump(exclude={"noise"})
         rule = make_private(rule, {"z": config.privacy.noise, **privacy})
+    if update.compresses():
+        code = update.model_dump(include={"rotate", "sent_share", "clipped_share"})
+        rule = make_compressed(rule, {"seed": int.from_bytes(os.urandom(4)), **code})
     if config.robust is not None:
         rule = make_robust(rule, config.robust.model_dump())
     kept = latest(versions)

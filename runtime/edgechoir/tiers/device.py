@@ -65,11 +65,11 @@ from edgechoir.tiers.examples import ExampleAccount
 from edgechoir.tiers.host import Host
 from edgechoir.tiers.ledger import Ledger, Owner
 from edgechoir.tiers.models import Held, keep, latest, read_model
+from edgechoir.tiers.pending import settle
 from edgechoir.tiers.personal import PersonalLayers
 from edgechoir.tiers.recent import Recent
-from edgechoir.tiers.scaffold import settle
 from edgechoir.tiers.statistics import preparation_of
-from edgechoir.tiers.stream import flow_of
+from edgechoir.tiers.stream import flow_of, keeps_gaps
 from edgechoir.tiers.trace import Trace
 from edgechoir.tiers.work import Desk, do
 from edgechoir.tiers.yielding import yield_to_answers
@@ -121,6 +121,7 @@ class Device:
         first = Held(0, digest_of(State(shared)), shared)
         self._held = first if kept is None else kept
         self._started_with_bundle = kept is None
+        self._gaps = keeps_gaps(config)
         classes = bundle.manifest.task == "classification"
         self.predictor = Predictor(
             bundle.onnx,
@@ -128,7 +129,7 @@ class Device:
             self._held.version,
             shape=bundle.manifest.input_shape,
             output=Output.LOGITS if classes else Output.VALUES,
-            prepare=preparation_of(bundle.manifest, self._held.aux),
+            prepare=preparation_of(bundle.manifest, self._held.aux, gaps=self._gaps),
             deadline=config.inference.deadline_ms / 1e3,
             providers=config.inference.providers or None,
             batch=config.inference.batch_ms / 1e3,
@@ -443,7 +444,7 @@ class Device:
             params,
             held.version,
             fingerprint(params),
-            preparation_of(self._bundle.manifest, held.aux),
+            preparation_of(self._bundle.manifest, held.aux, gaps=self._gaps),
         )
 
     async def _settle(self, held: Held) -> None:

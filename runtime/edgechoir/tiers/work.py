@@ -28,6 +28,7 @@ from edgechoir.tiers.ditto import own_model
 from edgechoir.tiers.fednova import fednova
 from edgechoir.tiers.fitting import Hopeless, bounded, fitted, measure, trainer_of
 from edgechoir.tiers.scaffold import scaffold
+from edgechoir.tiers.sketching import in_form
 from edgechoir.tiers.trees import figures_of_trees, gradients
 
 
@@ -50,7 +51,8 @@ async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
     """The global model as it does here, and what training makes of it."""
     update, figures = await fitted(desk, plan, task)
     own = await own_model(desk, plan, task)
-    return Piece(bounded(update.delta, task), update.n, figures, update.personal, own)
+    vector = await in_form(desk, plan, task, bounded(update.delta, task))
+    return Piece(vector, update.n, figures, update.personal, own)
 
 
 async def measure_only(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
