@@ -27,7 +27,8 @@ def serve(work: Coroutine[Any, Any, None]) -> int:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
-        loop.call_later(footprint.SETTLE_S, footprint.settle)
+        for seconds in footprint.SETTLE_S:
+            loop.call_later(seconds, footprint.settle)
         try:
             await task
         except asyncio.CancelledError:
