@@ -94,7 +94,7 @@ async def _asked(
         record = tier.host.account.audit.record
         desk = QueryDesk(config.queries, tier.subject, tier.ask, tier.devices, record)
         handlers["query"] = desk.query
-    async with serving(config.state, handlers):
+    async with serving(config.state, handlers, "edgechoir query and tune"):
         yield
 
 
