@@ -1,6 +1,6 @@
 """Memory and start of a process that runs for months on a small machine.
 
-`prepare`, import, `ready`, and some seconds later `settle`, twice. The last is for Linux with glibc and
+`prepare`, import, `ready`, and some seconds later `settle`. The last is for Linux with glibc and
 does nothing elsewhere.
 
 Half of what a device has in memory is code, and much of that runs once, while it starts: kernels
@@ -19,9 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-SETTLE_S: Final = (15.0, 45.0)
-"""Seconds after `ready` by which the start is over, connected, joined, first model exchanged: on a
-machine that is quick, and on one that is slow or busy."""
+SETTLE_S: Final = 15.0
+"""Seconds after `ready` by which the start is over: connected, joined, first model exchanged."""
 MAPS: Final = Path("/proc/self/maps")
 _CODE: Final = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) r-xp \S+ \S+ [1-9]\d* +/", re.MULTILINE)
 _M_ARENA_MAX: Final = -8

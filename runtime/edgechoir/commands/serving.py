@@ -27,8 +27,7 @@ def serve(work: Coroutine[Any, Any, None]) -> int:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
-        for seconds in footprint.SETTLE_S:
-            loop.call_later(seconds, footprint.settle)
+        loop.call_later(footprint.SETTLE_S, footprint.settle)
         try:
             await task
         except asyncio.CancelledError:
