@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from edgechoir.demo.show import bundle_path
 from edgechoir.demo.split import digits
 from edgechoir.inference.candidate import fingerprint
 from edgechoir.inference.predictor import BATCH, Predictor
+from edgechoir.inference.session import Session, open_session
 from edgechoir.training.trainer import Trainer
 from edgechoir.types import FitPlan, Floats
 
@@ -72,7 +74,28 @@ def _models(folder: Path) -> list[Figure]:
     figures: list[Figure] = []
     for name in ("mlp-85k", "gru-14k", "cnn-6k"):
         figures += _together(bundle_of(name, folder), name)
-    return [*figures, *_swaps(bundle_of("mlp-1m", folder))]
+    large = bundle_of("mlp-1m", folder)
+    return [*figures, *_in_8_bits(large, bundle_of("mlp-1m", folder, "--int8")), *_swaps(large)]
+
+
+def _in_8_bits(exact: Bundle, coarse: Bundle) -> list[Figure]:
+    """Processor time of one sample and of a block, with the same weights."""
+    xs = np.random.default_rng(0).standard_normal((BATCH, 64)).astype(np.float32)
+    few, many = (open_session(bundle.onnx, bundle.params, (64,)) for bundle in (coarse, exact))
+    figures = []
+    for what, rows in (("one answer", 1), (f"a block of {BATCH}", BATCH)):
+        coarsely, exactly = in_turn(
+            TURNS,
+            partial(_runs, few, xs[:rows]),
+            partial(_runs, many, xs[:rows]),
+        )
+        name = f"mlp-1m in 8 bits: {what}, processor time"
+        figures.append(Figure(name, coarsely, "us", "us in float32", exactly))
+    return figures
+
+
+def _runs(session: Session, batch: Floats) -> float:
+    return seconds_of(lambda: session.run(batch), CALLS // 10, time.thread_time) * 1e6
 
 
 def _together(bundle: Bundle, name: str) -> list[Figure]:

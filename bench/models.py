@@ -56,10 +56,11 @@ SOURCES: Final = {
 }
 
 
-def bundle_of(name: str, folder: Path) -> Bundle:
-    """Build one of `SOURCES` in `folder`."""
+def bundle_of(name: str, folder: Path, *options: str) -> Bundle:
+    """Build one of `SOURCES` in `folder`, with options of `edgechoir bundle build`."""
     source = folder / f"{name}.py"
     source.write_text(SOURCES[name])
     command = [sys.executable, "-m", "edgechoir", "bundle", "build"]
-    subprocess.run([*command, source, folder / name], check=True, stdout=subprocess.DEVNULL)
-    return load_bundle(folder / name)
+    out = folder / "".join([name, *options])
+    subprocess.run([*command, *options, source, out], check=True, stdout=subprocess.DEVNULL)
+    return load_bundle(out)

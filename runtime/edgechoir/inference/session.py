@@ -52,8 +52,11 @@ LEAN_ABOVE: Final = 1 << 20
 
 ONNX Runtime keeps a second, packed copy of the weights and an arena that never shrinks. For a
 million weights they take 3.4 of 7.9 MB and save a tenth of the time of one sample; a device holds
-up to three sessions (live, previous, candidate). For a small model they cost nothing.
+up to three sessions (live, previous, candidate). For a small model they cost nothing. A model in 8
+bits keeps them: there they are a quarter as large, and save two thirds of the time.
 """
+_IN_INTEGERS: Final = b"MatMulInteger"
+"""What a graph of bundle/int8.py has, and no other."""
 
 _SILENT: Final = 4
 _NO_FOLDER: Final = "/nonexistent/edgechoir"
@@ -137,7 +140,8 @@ def _build(onnx: bytes, params: Floats, names: list[str]) -> Any:
     flat = np.ascontiguousarray(params, dtype="<f4")
     if flat.nbytes >= LEAN_ABOVE:
         options.enable_cpu_mem_arena = False
-        options.add_session_config_entry("session.disable_prepacking", "1")
+        if _IN_INTEGERS not in onnx:
+            options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_external_initializers_from_files_in_memory(
         [PARAMS_FILE], [flat.view(np.uint8)], [flat.nbytes]
     )
