@@ -10,7 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -29,6 +29,7 @@ from edgechoir.learning.rules.rule import Rule
 from edgechoir.learning.rules.trees import Trees
 from edgechoir.learning.state import State
 from edgechoir.learning.statistics.inquiry import Asked, Model, Reply
+from edgechoir.learning.task import TRAIN, read_task
 from edgechoir.rounds import aggregator, participant
 from edgechoir.rounds.aggregator import Aggregator, Limits
 from edgechoir.rounds.endpoint import Endpoint, ModelArrived, Outcome, Outgoing
@@ -64,8 +65,8 @@ from edgechoir.tiers.aggregator_process import preparation_for, subject_of
 from edgechoir.tiers.contribution import contribution, private_terms
 from edgechoir.tiers.desk import Examples
 from edgechoir.tiers.models import Held, read_model
+from edgechoir.tiers.pending import settle
 from edgechoir.tiers.pursuit import question, reply_of
-from edgechoir.tiers.scaffold import settle
 from edgechoir.tiers.statistics import preparation_of
 from edgechoir.tiers.work import Desk, do, do_privately
 from edgechoir.training import fit as fitting
@@ -119,7 +120,7 @@ class HereTrainer:
         """See `training.fit.fit`."""
         return fitting.fit(self.bundle, w, x, y, plan, **beside)
 
-    def predict(self, w: Floats, x: Floats) -> Floats:
+    async def predict(self, w: Floats, x: Floats, *, deadline: float | None = None) -> Floats:
         """See `training.fit.predict`."""
         return fitting.predict(self.bundle, w, x)
 
@@ -143,7 +144,8 @@ class Memory(dict[str, tuple[Floats, int]]):
 
 
 class Arena:
-    """`devices` by their names under `parents` (a name without one is under the cloud)."""
+    """`devices` by their names under `parents` (a name without one is under the cloud); `spoiling`
+    says what a device whose program was changed makes of its update."""
 
     def __init__(
         self,
@@ -156,13 +158,17 @@ class Arena:
         *,
         normalise: bool = False,
         examples: Examples | None = None,
+        spoiling: Mapping[str, Callable[[Floats], Floats]] | None = None,
     ) -> None:
         self.bundle = bundle
         self._examples = examples
         self.results: list[Result] = []
         self.answers: dict[str, Answered] = {}
         self.now = time.time()
+        self.sent = 0
+        """Bytes of all letters from devices."""
         self._rows = devices
+        self._spoiling = spoiling or {}
         self._trainer = HereTrainer(bundle)
         self._parents = {name: (parents or {}).get(name, ROOT) for name in devices}
         nodes = sorted(set(self._parents.values()) - {ROOT})
@@ -269,13 +275,15 @@ class Arena:
             held,
             self._rows[name],
             self._trainer,
-            lambda x: self._trainer.predict(held.weights, self.seen(x)),
+            lambda x: fitting.predict(self.bundle, held.weights, self.seen(x)),
             kept=self._kept[name],
             examples=self._examples,
         )
         try:
             work_ = do if private_terms(plan) is None else do_privately
             piece = asyncio.run(work_(desk, plan))
+            if name in self._spoiling and read_task(plan.task).kind == TRAIN:
+                piece = replace(piece, vector=self._spoiling[name](piece.vector))
             vector = contribution(plan, piece, self._honest(name, plan), os.urandom)
         except (TrainingError, RemoteError) as error:
             no = NoContribution(plan.round, str(error))
@@ -296,6 +304,7 @@ class Arena:
         for outcome in outcomes:
             match outcome:
                 case Outgoing("up", _, data):
+                    self.sent += len(data) if name in self._rows else 0
                     self._letters.append((self._parents[name], data))
                 case Outgoing("down", member, data):
                     self._letters.append((member, data))

@@ -45,6 +45,13 @@ def table(figures: Iterable[Figure]) -> str:
     )
 
 
+def between(page: str, name: str, text: str) -> str:
+    """A page with `text` between its comments <!-- name --> and <!-- /name -->."""
+    head, rest = page.split(f"<!-- {name} -->\n", 1)
+    _, tail = rest.split(f"<!-- /{name} -->", 1)
+    return f"{head}<!-- {name} -->\n\n{text}\n\n<!-- /{name} -->{tail}"
+
+
 def quantile(values: Sequence[float], q: float) -> float:
     """The smallest value that at least a share `q` of them do not exceed."""
     return sorted(values)[max(0, ceil(len(values) * q) - 1)]

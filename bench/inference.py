@@ -1,19 +1,27 @@
-"""A sample's answer: through the predictor, and from ONNX Runtime called directly."""
+"""A sample's answer: through the predictor, and from ONNX Runtime called directly.
+
+Alone, with others in a batch, while the model is exchanged, and while the device trains.
+"""
 
 import asyncio
+import tempfile
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import onnxruntime as ort
 
 from bench.figures import Figure, in_turn, quantile, seconds_of
+from bench.models import bundle_of
 from edgechoir.bundle.load import Bundle, load_bundle
 from edgechoir.bundle.manifest import preparation, prepare
 from edgechoir.demo.show import bundle_path
 from edgechoir.demo.split import digits
-from edgechoir.inference.predictor import Predictor
+from edgechoir.inference.candidate import fingerprint
+from edgechoir.inference.predictor import BATCH, Predictor
 from edgechoir.training.trainer import Trainer
 from edgechoir.types import FitPlan, Floats
 
@@ -22,6 +30,10 @@ TURNS: Final = 15
 RATE_HZ: Final = 200.0
 PACED_S: Final = 3.0
 PACED_TURNS: Final = 3
+ASKERS: Final = 64
+"""Who ask at the same time, each again as soon as it has its answer."""
+BUDGET_S: Final = 0.01
+SWAPS: Final = 40
 
 
 def measure() -> list[Figure]:
@@ -43,16 +55,123 @@ def measure() -> list[Figure]:
     quiet, busy = asyncio.run(_beside_training(predictor, x))
     predictor.close()
     by = "us by ONNX Runtime alone"
+    with tempfile.TemporaryDirectory() as folder:
+        beside = [*_together(bundle, "mlp-2k"), *_models(Path(folder))]
     return [
         Figure("one answer, processor time", ours, "us", by, direct),
         Figure("one answer, p99", ours99, "us", by, direct99),
+        *beside,
         Figure(
             f"p99 at {RATE_HZ:g} Hz while it trains", busy * 1e3, "ms", "ms while idle", quiet * 1e3
         ),
     ]
 
 
-def predictor_of(bundle: Bundle) -> Predictor:
+def _models(folder: Path) -> list[Figure]:
+    """Of models of other kinds, and the exchange of a large one."""
+    figures: list[Figure] = []
+    for name in ("mlp-85k", "gru-14k", "cnn-6k"):
+        figures += _together(bundle_of(name, folder), name)
+    return [*figures, *_swaps(bundle_of("mlp-1m", folder))]
+
+
+def _together(bundle: Bundle, name: str) -> list[Figure]:
+    """What the batcher adds to a lone answer, and processor time a sample where many ask."""
+    predictor, raw = predictor_of(bundle, BUDGET_S), raw_call(bundle)
+    shape = bundle.manifest.input_shape
+    xs = np.random.default_rng(0).uniform(0, 4, (ASKERS, *shape)).astype(np.float32)
+    one = prepare(bundle.manifest, xs[:1])
+    calls = max(20, int(0.02 / predictor.predict(xs[0]).seconds / ASKERS) * 2)
+
+    async def lone() -> float:
+        times = []
+        for _ in range(4 * calls):
+            began = time.perf_counter()
+            await predictor.apredict(xs[0])
+            times.append(time.perf_counter() - began)
+        return quantile(times, 0.5) * 1e6
+
+    async def many() -> float:
+        async def ask(x: Floats) -> None:
+            for _ in range(calls // 2):
+                await predictor.apredict(x)
+
+        began = time.process_time()
+        await asyncio.gather(*(ask(x) for x in xs))
+        return (time.process_time() - began) / (calls // 2 * ASKERS) * 1e6
+
+    def plain() -> float:
+        times = []
+        for _ in range(4 * calls):
+            began = time.perf_counter()
+            raw(one)
+            times.append(time.perf_counter() - began)
+        return quantile(times, 0.5) * 1e6
+
+    cpu = time.process_time
+    alone, bare, crowd, block, each_ = in_turn(
+        TURNS // 3,
+        lambda: asyncio.run(lone()),
+        plain,
+        lambda: asyncio.run(many()),
+        lambda: seconds_of(lambda: predictor.predict_batch(xs), calls // 2, cpu) / ASKERS * 1e6,
+        lambda: seconds_of(lambda: raw(one), 4 * calls, cpu) * 1e6,
+    )
+    predictor.close()
+    by = "us by ONNX Runtime alone, one by one"
+    return [
+        Figure(f"{name}: through the batcher, one asks, p50", alone, "us", by, bare),
+        Figure(f"{name}: {ASKERS} ask, processor time each", crowd, "us", by, each_),
+        Figure(f"{name}: in blocks of {BATCH}, processor time each", block, "us", by, each_),
+    ]
+
+
+def _swaps(bundle: Bundle) -> list[Figure]:
+    """Exchanges of a model of a million parameters while another thread asks all the time."""
+    predictor = predictor_of(bundle)
+    x = np.ones(bundle.manifest.input_shape, np.float32)
+    seconds: list[float] = []
+    spent: list[float] = []
+    asked: dict[bool, list[float]] = {False: [], True: []}
+    swapping, over = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            during = swapping.is_set()
+            asked[during].append(predictor.predict(x).seconds)
+            time.sleep(0.001)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    time.sleep(1.0)
+    swapping.set()
+    for version in range(SWAPS):
+        params = bundle.params * np.float32(1 + version / 100)
+        digest = fingerprint(params)
+        began, used = time.perf_counter(), time.thread_time()
+        predictor.commit(predictor.stage(params, version, digest))
+        seconds.append(time.perf_counter() - began)
+        spent.append(time.thread_time() - used)
+    over.set()
+    asking.join()
+    missed = predictor.stats().missed
+    predictor.close()
+    swap, swap_cpu = quantile(seconds, 0.5) * 1e3, quantile(spent, 0.5) * 1e3
+    return [
+        Figure("mlp-1m: exchange beside the answers, processor time", swap_cpu, "ms"),
+        Figure("mlp-1m: exchange beside the answers, p50", swap, "ms"),
+        Figure(
+            "mlp-1m: an answer meanwhile, p99",
+            quantile(asked[True], 0.99) * 1e3,
+            "ms",
+            "ms without",
+            quantile(asked[False], 0.99) * 1e3,
+        ),
+        Figure(f"mlp-1m: missed in {SWAPS} exchanges", missed, f"of {len(asked[True])}"),
+    ]
+
+
+def predictor_of(bundle: Bundle, batch: float = 0.0) -> Predictor:
     """As a device makes it."""
     return Predictor(
         bundle.onnx,
@@ -60,6 +179,7 @@ def predictor_of(bundle: Bundle) -> Predictor:
         0,
         shape=bundle.manifest.input_shape,
         prepare=preparation(bundle.manifest),
+        batch=batch,
     )
 
 

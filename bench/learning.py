@@ -151,22 +151,22 @@ def federated(one: Problem, recipe: Recipe, seed: int) -> Iterator[tuple[int, fl
         arena.run(min(step, recipe.rounds - done + step))
         weights = arena.state.weights
         seen = arena.seen if one.normalise else lambda raw: raw
-        yield done, one.score(_outputs(arena.bundle, weights, seen))
+        yield done, one.score(outputs_of(arena.bundle, weights, seen))
 
 
 def _arena(one: Problem, recipe: Recipe, seed: int) -> Arena:
-    bundle = _bundle(one, seed)
+    bundle = bundle_of(one, seed)
     rule = make_rule(recipe.rule, recipe.options)
     course = recipe.course(seed)
     return Arena(bundle, one.devices, course, rule, one.parents, normalise=one.normalise)
 
 
-def _bundle(one: Problem, seed: int) -> Bundle:
+def bundle_of(one: Problem, seed: int) -> Bundle:
     with tempfile.TemporaryDirectory() as folder:
         return build_bundle(one.model, Path(folder), seed)
 
 
-def _outputs(
+def outputs_of(
     bundle: Bundle, weights: Floats, seen: Callable[[Floats], Floats]
 ) -> Callable[[Floats], Floats]:
     return lambda x: predict(bundle, weights, seen(x))
@@ -198,13 +198,13 @@ SAMPLED: Final = 10
 
 def alone(one: Problem, rows: Sequence[Rows], plain: Alone, seed: int) -> float:
     """Score of a model trained on these rows alone, normalised by their own mean and deviation."""
-    bundle = _bundle(one, seed)
+    bundle = bundle_of(one, seed)
     x = np.concatenate([r.x for r in rows])
     y = np.concatenate([r.y for r in rows])
     seen = _standard(x) if one.normalise else lambda raw: raw
     plan = FitPlan(plain.epochs, plain.batch_size, plain.learning_rate, seed)
     update = fit(bundle, bundle.params, seen(x), y, plan)
-    return one.score(_outputs(bundle, bundle.params + update.delta, seen))
+    return one.score(outputs_of(bundle, bundle.params + update.delta, seen))
 
 
 def _standard(x: Floats) -> Callable[[Floats], Floats]:

@@ -13,8 +13,10 @@ PACKAGE = Path(edgechoir.__file__).parent
 CORE = ("errors", "types", "wire", "secagg", "learning", "identity", "rounds")
 DEVICE = (
     "edgechoir.cli",
-    "edgechoir.config",
-    "edgechoir.tiers.device",
+    "edgechoir.config.reading",
+    "edgechoir.commands.serving",
+    "edgechoir.commands.pulse",
+    "edgechoir.tiers.device_process",
     "edgechoir.transport.mqtt",
     "edgechoir.inference.predictor",
     "edgechoir.pipeline.run",
@@ -23,6 +25,27 @@ DEVICE = (
     "edgechoir.monitor.status",
     "edgechoir.monitor.health",
 )
+PACKAGES = {
+    "annotated_types",
+    "cryptography",
+    "edgechoir",
+    "numpy",
+    "onnxruntime",
+    "paho",
+    "pydantic",
+    "pydantic_core",
+    "typing_extensions",
+    "typing_inspection",
+}
+ONLY = {
+    "edgechoir.commands": {
+        f"edgechoir.commands.{name}" for name in ("footprint", "pulse", "serving", "tiers")
+    },
+    "edgechoir.pipeline.sources": {
+        f"edgechoir.pipeline.sources.{name}" for name in ("message", "mqtt", "python")
+    },
+    "edgechoir.pipeline.sinks": {"edgechoir.pipeline.sinks.callback"},
+}
 HEAVY = ("torch", "onnx", "onnxscript", "sklearn", "matplotlib", "rich")
 
 
@@ -88,13 +111,32 @@ def test_the_core_takes_no_randomness_from_numpy_and_no_time_from_datetime() -> 
     assert uses == {}
 
 
-def test_a_device_loads_nothing_that_only_training_or_people_need() -> None:
-    program = f"import sys, {', '.join(DEVICE)}; print(*sorted(set({HEAVY}) & set(sys.modules)))"
+def loaded_by_a_device() -> list[str]:
+    """What is imported before a device's configuration says what it reads and where it writes."""
+    named = f"from edgechoir.cli import parser; parser('device'); import sys, {', '.join(DEVICE)}"
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", f"{named}; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == []
+    return done.stdout.split()
+
+
+def test_a_device_loads_nothing_that_only_training_or_people_need() -> None:
+    loaded = loaded_by_a_device()
+    assert set(HEAVY) & set(loaded) == set()
+    parts = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names
+    assert {name for name in parts if not name.startswith("_")} <= PACKAGES
+
+
+def test_a_device_loads_the_code_of_no_other_command_and_of_no_source_it_does_not_read() -> None:
+    loaded = loaded_by_a_device()
+    for few, inside in ONLY.items():
+        assert {name for name in loaded if name.startswith(f"{few}.")} <= inside, few
+    assert "numpy.random" not in loaded
 
 
 def test_every_module_imports_without_the_extras() -> None:

@@ -8,30 +8,42 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
 
 from edgechoir import __version__
-from edgechoir.commands import (
-    audit,
-    authority,
-    broker,
-    bundle,
-    consent,
-    demo,
-    doctor,
-    enrol,
-    healthy,
-    init,
-    model,
-    monitor,
-    pipeline,
-    query,
-    tiers,
-)
 from edgechoir.errors import ConfigError, EdgechoirError
 
+COMMANDS: Final = {
+    "demo": "demo",
+    "bundle": "bundle",
+    "ca": "authority",
+    "enrol": "enrol",
+    "init": "init",
+    "doctor": "doctor",
+    "broker": "broker",
+    "device": "tiers",
+    "node": "tiers",
+    "edge-cloud": "tiers",
+    "cloud": "tiers",
+    "monitor": "monitor",
+    "report": "report",
+    "model": "model",
+    "query": "query",
+    "consent": "consent",
+    "pipeline": "pipeline",
+    "audit": "audit",
+    "healthy": "healthy",
+}
+"""Each command's module in `commands/`, in the order in which a fleet needs them."""
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; the CLI reference is generated from it."""
+
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of the whole command line; the CLI reference is generated from it.
+
+    Where `command` is one of `COMMANDS`, it knows that one alone: a process that runs for months
+    need not hold the others.
+    """
     top = argparse.ArgumentParser(
         prog="edgechoir",
         description="Devices that infer in real time and learn together, each voice unheard.",
@@ -39,16 +51,20 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"edgechoir {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    tools = (bundle, model, monitor, audit, doctor, healthy, query, consent)
-    for command in (demo, init, authority, enrol, broker, tiers, pipeline, *tools):
-        command.add(commands)
+    modules = [COMMANDS[command]] if command in COMMANDS else COMMANDS.values()
+    for name in dict.fromkeys(modules):
+        import_module(f"edgechoir.commands.{name}").add(commands)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit status: 0 good, 1 failed, 2 wrong usage or configuration."""
-    given = sys.argv[1:] if arguments is None else arguments
-    args = parser().parse_args(broker.with_action(given))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["broker"]:
+        from edgechoir.commands.broker import with_action
+
+        given = with_action(given)
+    args = parser(given[0] if given else None).parse_args(given)
     try:
         status: int = args.run(args)
         sys.stdout.flush()

@@ -18,7 +18,7 @@ Entropy = Callable[[int], bytes]
 Floats = npt.NDArray[np.float32]
 Reals = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
-Ring = npt.NDArray[np.uint32] | npt.NDArray[np.uint16]
+Ring = npt.NDArray[np.uint32] | npt.NDArray[np.uint16] | npt.NDArray[np.uint8]
 """A vector in Z_2^32 or Z_2^16; sums wrap."""
 
 NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
@@ -62,8 +62,9 @@ class FitPlan:
     """How a device trains in one round. `learning_rate` > 0; `seed` makes the run repeatable.
 
     What follows is off at 0 (`training/step.py` has the formula): momentum within the round, L2
-    weight decay, the L2 norm that a minibatch's gradient is cut to, the proximal term's weight, and
-    example-level privacy (`training/private.py`): the clip of a row's gradient, and the noise.
+    weight decay, the L2 norm that a minibatch's gradient is cut to, the proximal term's weight, the
+    teacher's (with its temperature), and example-level privacy (`training/private.py`): the clip of
+    a row's gradient, and the noise.
     """
 
     epochs: int = 1
@@ -74,6 +75,8 @@ class FitPlan:
     weight_decay: float = 0.0
     max_gradient_norm: float = 0.0
     proximal: float = 0.0
+    distil: float = 0.0
+    temperature: float = 1.0
     example_clip: float = 0.0
     example_noise: float = 0.0
 

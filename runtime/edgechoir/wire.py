@@ -19,6 +19,8 @@ MAX_REASON: Final = 300
 MAX_BLOB: Final = 512 * 1024 * 1024
 MAX_TASK: Final = 64 * 1024
 MAX_AUX: Final = 8
+TOGETHER, APART, ABOVE = 0, 1, 2
+"""What a plan may say about whose sums the root sees."""
 MAX_DIMENSION: Final = MAX_BLOB // 4 - 8192
 """Coordinates of a vector: more than this many fit in no Upload, so no plan may ask for them."""
 
@@ -122,10 +124,13 @@ class Plan:
     """What a turn of the epoch is about, the same for all members: the body inside a `Call`.
 
     `turn` counts the epoch's attempts, `round` is the root's number. At least `min_survivors` must
-    be in the sum. The ring has `bits` 16 or 32.
+    be in the sum. The ring has `bits` 8, 16 or 32.
     `task` says what the `dimension` coordinates of a device's vector are (`learning/task.py`).
     `devices` bounds the number of devices in the whole tree; with clip and max_samples it fixes the
     fixed-point code. `deadline` is in seconds from receipt: clocks are not compared.
+    `apart` says whose sums the root sees: 0, that of the whole tree alone; 1, that of each member
+    of this cohort, which puts it into a slot of its own; 2, that of this cohort
+    (`learning/slots.py`).
     """
 
     FIELDS: ClassVar[dict[str, Codec]] = {
@@ -148,6 +153,7 @@ class Plan:
         "learning_rate": POSITIVE,
         "seed": U64,
         "deadline": POSITIVE,
+        "apart": Number("B", 0, 2),
     }
     epoch: int
     turn: int
@@ -168,6 +174,7 @@ class Plan:
     learning_rate: float
     seed: int
     deadline: float
+    apart: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from edgechoir.bundle.load import load_bundle
 from edgechoir.bundle.manifest import FILES, MANIFEST
 from edgechoir.bundle.personal import compose, split
 from edgechoir.errors import BadModel, OperatorError
+from edgechoir.inference.of_bundle import predictor_of
 
 torch = pytest.importorskip("torch", reason="building needs the extra 'train'")
 pytestmark = pytest.mark.torch
@@ -175,3 +176,27 @@ def test_tied_weights_are_one_parameter(tmp_path: Path) -> None:
 def test_a_missing_model_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(OperatorError, match=r"nothing\.py"):
         build_bundle(tmp_path / "nothing.py", tmp_path / "bundle")
+
+
+def test_dense_layers_answer_in_8_bits_where_asked_to(tmp_path: Path) -> None:
+    plain = build_bundle(MODELS / "mlp.py", tmp_path / "plain", seed=3)
+    small = build_bundle(MODELS / "mlp.py", tmp_path / "small", seed=3, int8=True)
+    assert np.array_equal(plain.params, small.params)
+    assert plain.graph == small.graph
+    assert b"MatMulInteger" in small.onnx
+    assert small.manifest.built_with.endswith("answers in int8")
+    shape = plain.manifest.input_shape
+    x = np.random.default_rng(0).normal(size=(40, *shape)).astype(np.float32)
+    # New weights are quantised anew: the answers follow them.
+    for w in (plain.params, plain.params * np.float32(3)):
+        exact = np.stack([p.values for p in predictor_of(plain, w).predict_batch(x)])
+        rough = np.stack([p.values for p in predictor_of(small, w).predict_batch(x)])
+        assert 0 < np.abs(exact - rough).max() < 0.1 * np.abs(exact).max()
+
+
+def test_a_model_without_dense_layers_has_nothing_to_put_into_8_bits(tmp_path: Path) -> None:
+    (tmp_path / "conv.py").write_text(
+        HEAD + "def model():\n    return nn.Sequential(nn.Conv1d(4, 2, 8), nn.Flatten())\n"
+    )
+    with pytest.raises(OperatorError, match="no dense layer"):
+        build_bundle(tmp_path / "conv.py", tmp_path / "out", int8=True)

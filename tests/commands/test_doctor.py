@@ -329,3 +329,17 @@ def test_the_key_of_encrypted_samples_is_looked_at(run: Any, device: Path) -> No
     key.unlink()
     (device.parent / "state" / "samples.db").touch()
     assert "put the key back" in run.findings(device)["samples"]["seen"]
+
+
+def test_the_model_is_asked_once_as_the_device_would(run: Any, device: Path) -> None:
+    found = run.findings(device)["inference"]
+    assert found["level"] == "good"
+    assert found["seen"].startswith("CPUExecutionProvider answers in ")
+
+
+def test_a_provider_that_is_not_there_is_wrong(run: Any, device: Path) -> None:
+    wanted = '[inference]\nproviders = ["TensorrtExecutionProvider"]'
+    device.write_text(device.read_text().replace("[inference]", wanted))
+    found = run.findings(device)["inference"]
+    assert found["level"] == "wrong"
+    assert "'TensorrtExecutionProvider' is not usable here" in found["seen"]

@@ -22,9 +22,11 @@ def ca(tmp_path: Path, run: Any) -> Path:
 
 def test_every_option_is_in_what_is_signed(run: Any, ca: Path) -> None:
     values = ("--min-members", "5", "--min-devices", "50", "--colluders-one-in", "0")
-    run.good("ca", "policy", ca, *values, "--max-clip", "0.25", "--no-passphrase")
+    run.good(
+        "ca", "policy", ca, *values, "--max-clip", "0.25", "--cohorts-apart", "--no-passphrase"
+    )
     signed = read_policy((ca / "policy").read_bytes(), open_authority(ca, None).root)
-    assert signed.policy == Policy(5, 50, 0, 0.25)
+    assert signed.policy == Policy(5, 50, 0, 0.25, True)
 
 
 def test_without_options_the_built_in_policy_is_signed(run: Any, ca: Path) -> None:

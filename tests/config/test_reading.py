@@ -170,6 +170,30 @@ def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
             "update.ring_bits = 32",
         ),
         (
+            CLOUD + '[robust]\nestimate = "median"\n[rule]\nname = "scaffold"\n',
+            "choir.toml: rule scaffold: its devices send more than an update, of which only the "
+            "mean makes sense: leave [robust] out",
+        ),
+        (
+            CLOUD + '[robust]\nestimate = "krum"\n[privacy]\nnoise = 1.0\n',
+            "choir.toml: [robust] and [privacy]: the noise of a single cohort hides what a bad one "
+            "does; leave one of them out",
+        ),
+        (
+            CLOUD + "[update]\nrotate = true\n[privacy]\nnoise = 1.0\n",
+            "choir.toml: update.rotate, sent_share and clipped_share are for updates alone: with "
+            "[privacy] devices send more or bound it otherwise; leave one of them out",
+        ),
+        (
+            CLOUD + '[update]\nsent_share = 0.1\n[rule]\nname = "scaffold"\n',
+            "choir.toml: update.rotate, sent_share and clipped_share are for updates alone: with "
+            "the rule scaffold devices send more or bound it otherwise; leave one of them out",
+        ),
+        (
+            CLOUD + "[robust]\nbad_share = 0.5\n",
+            "choir.toml:7: robust.bad_share is 0.5; allowed: a number above 0",
+        ),
+        (
             CLOUD + '[privacy]\nnoise = 1.0\n[rule]\nname = "scaffold"\n',
             "choir.toml: rule scaffold: its devices send more than an update, which the noise "
             "does not cover: leave [privacy] out",
@@ -188,6 +212,11 @@ def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
             DEVICE + "[privacy]\nrequire = true\n",
             "choir.toml:12: privacy: require without max_epsilon: a round with next to no "
             "noise would be taken part in; say how large epsilon may become",
+        ),
+        (
+            CLOUD + '[rule]\nname = "distil"\nshared = "s.npz"\n',
+            "choir.toml: rule distil: answers are logits or values, which a clip of 1 cuts: set "
+            "update.clip to 5 or more",
         ),
         (
             CLOUD + '[training]\nschedule = "cosine"\n',

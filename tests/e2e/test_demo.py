@@ -54,6 +54,7 @@ def check_outcome(found: dict[str, Any]) -> None:
     assert 1 < moved["up_over_vector"] < 3
     assert found["device_rss_mb"] > 20
     assert Path(found["picture"]).stat().st_size > 10_000
+    assert "Devices: accuracy" in Path(found["report"]).read_text()
     assert 0 < found["seconds"]["to_first_round"] < found["seconds"]["in_all"]
 
 

@@ -54,6 +54,7 @@ def test_a_policy_is_for_people_to_read(signed: bytes) -> None:
         "min_devices": 12,
         "colluders_one_in": 5,
         "max_clip": 2.5,
+        "cohorts_apart": False,
     }
     assert (len(signature), rest) == (128, b"")
 
@@ -194,12 +195,25 @@ def test_nobody_can_ask_for_a_policy_that_means_nothing(
         Policy(*values)
 
 
+@pytest.mark.parametrize("value", [0, 1, "yes", None])
+def test_whether_cohorts_are_seen_apart_is_said_by_true_or_false(value: Any) -> None:
+    with pytest.raises(OperatorError, match="cohorts_apart is"):
+        Policy(cohorts_apart=value)
+
+
+def test_a_policy_signed_before_cohorts_could_be_seen_does_not_allow_it(
+    authority: Authority,
+) -> None:
+    assert not read_policy(text_of(authority, fields()), authority.root).policy.cohorts_apart
+
+
 NEAR = st.builds(
     Policy,
     min_members=st.integers(2, 4),
     min_devices=st.integers(2, 4),
     colluders_one_in=st.sampled_from([0, 2, 3, 4]),
     max_clip=st.sampled_from([0.5, 1.0, 2.0]),
+    cohorts_apart=st.booleans(),
 )
 
 
@@ -218,7 +232,13 @@ def test_no_chain_of_stronger_policies_ends_in_a_weaker_one(
 
 @pytest.mark.parametrize(
     "change",
-    [{"min_members": 2}, {"min_devices": 3}, {"colluders_one_in": 0}, {"max_clip": 9.0}],
+    [
+        {"min_members": 2},
+        {"min_devices": 3},
+        {"colluders_one_in": 0},
+        {"max_clip": 9.0},
+        {"cohorts_apart": True},
+    ],
 )
 def test_each_field_can_make_a_policy_weaker(change: dict[str, Any]) -> None:
     held = Policy(min_members=4, min_devices=6, colluders_one_in=3, max_clip=2.0)

@@ -24,5 +24,18 @@ def test_only_the_most_recent_ones_count() -> None:
     assert latencies.quantile(1.0) == 1.0
 
 
+@given(st.integers(0, 3 * WINDOW), st.integers(0, 3 * WINDOW))
+def test_those_since_a_mark_are_the_newest_ones(before: int, after: int) -> None:
+    latencies = Latencies()
+    for n in range(before):
+        latencies.add(float(n))
+    mark, _ = latencies.since(0)
+    for n in range(before, before + after):
+        latencies.add(float(n))
+    count, fresh = latencies.since(mark)
+    assert count == before + after
+    assert fresh == [float(n) for n in range(before + max(0, after - WINDOW), before + after)]
+
+
 def test_no_latency_is_zero() -> None:
     assert Latencies().quantile(0.99) == 0.0

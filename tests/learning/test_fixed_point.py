@@ -23,7 +23,7 @@ from edgechoir.learning.fixed_point import (
 from edgechoir.types import Floats, Ring
 
 HIGHEST_NOISE: Final = 2**32 - 1
-HALF: Final = {16: 2**15, 32: 2**31}
+HALF: Final = {8: 2**7, 16: 2**15, 32: 2**31}
 """Sums of magnitude below this do not wrap."""
 
 
@@ -31,7 +31,7 @@ def most_devices(bits: int, max_samples: int) -> int:
     """The largest tree whose devices may weigh so much in this ring."""
     if bits == 32:
         return min((HALF[32] - 1) // max_samples, MAX_DEVICES)
-    return (HALF[16] - 1) // 2
+    return (HALF[bits] - 1) // 2
 
 
 def signed(vector: Ring) -> npt.NDArray[np.int64]:
@@ -158,7 +158,7 @@ def test_more_samples_than_a_share_holds_are_refused() -> None:
         Encoding(1, 1000, 1.0, (HALF[32] - 1) // 1000 + 1)
 
 
-@pytest.mark.parametrize("bits", [-1, 0, 1, 8, 15, 24, 31, 33, 64, 255])
+@pytest.mark.parametrize("bits", [-1, 0, 1, 7, 9, 15, 24, 31, 33, 64, 255])
 def test_a_ring_of_another_width_is_refused(bits: int) -> None:
     with pytest.raises(BadUpdate, match=f"a ring of {bits} bits"):
         Encoding(1, 2, 1.0, 1, bits)
@@ -269,7 +269,7 @@ def test_a_clip_outside_the_range_of_float32_is_refused(clip: float) -> None:
 )
 def test_random_sums_are_refused(seed: int, devices: int, d: int, bits: int) -> None:
     """What is left when the masks do not come off."""
-    encoding = Encoding(d, devices, 1.0, 1000, bits)
+    encoding = Encoding(d, min(devices, most_devices(bits, 1000)), 1.0, 1000, bits)
     noise: Ring = np.random.default_rng(seed).integers(
         0, 2**bits - 1, encoding.length, encoding.dtype, endpoint=True
     )
@@ -342,6 +342,7 @@ def test_without_a_hold_out_there_is_no_accuracy_and_no_loss() -> None:
 @pytest.mark.parametrize("bits", WIDTHS)
 @pytest.mark.parametrize("devices", [1, 1000, 10_000])
 def test_figures_too_large_for_a_share_keep_their_means(devices: int, bits: int) -> None:
+    devices = min(devices, most_devices(bits, 100))
     total = decoded(Encoding(2, devices, 1.0, 100, bits), [Figures(50_000, 40_000, 115_000.0)])
     assert total.accuracy == pytest.approx(0.8, rel=0.02)
     assert total.loss == pytest.approx(2.3, rel=0.02)

@@ -149,7 +149,7 @@ def test_what_another_rule_remembered_is_not_taken_for_momentum() -> None:
     assert make_rule("fedyogi", {}).recall(momentum.remember()).remember() == {}
 
 
-@pytest.mark.parametrize("name", sorted(RULES))
+@pytest.mark.parametrize("name", sorted(RULES.keys() - {"trees"}))
 def test_no_rule_makes_a_model_of_what_is_not_finite(name: str) -> None:
     rule = make_rule(name, {})
     d = rule.coordinates(3)
@@ -172,7 +172,7 @@ def test_the_proximal_term_is_the_devices_part() -> None:
 
 
 def test_a_rule_or_an_option_that_is_not_known_is_refused_by_name() -> None:
-    with pytest.raises(OperatorError, match="'fedsgd' is not known; there are fedadagrad"):
+    with pytest.raises(OperatorError, match="'fedsgd' is not known; there are distil"):
         make_rule("fedsgd", {})
     with pytest.raises(OperatorError, match="momentun"):
         make_rule("fedavgm", {"momentun": 0.9})

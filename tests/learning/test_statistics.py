@@ -375,3 +375,21 @@ def test_a_task_that_makes_no_sense_is_refused(kind: str, options: dict[str, Any
     site = federation(1, [10]).sites[0]
     with pytest.raises(Malformed):
         statistic(Task(kind, options), site)
+
+
+def test_spaced_edges_follow_the_density_and_do_not_forget_the_tail() -> None:
+    borders = np.linspace(0, 120, 481)[None]
+    mass = np.diff(1 - np.exp(-borders / 10))  # an exponential distribution with mean 10
+    dense, spaced = bins.refined(borders, mass, 32), bins.spaced(borders, mass, 32)
+    assert (np.diff(spaced) >= 0).all()
+    # Of exp(-x / 10) the cube root is exp(-x / 30); the edges are at quantiles of both by halves.
+    e = spaced[0].astype(np.float64)
+    by_root = (1 - np.exp(-e / 30)) / (1 - np.exp(-120 / 30))
+    assert (1 - np.exp(-e / 10)) / 2 + by_root / 2 == pytest.approx(np.arange(1, 32) / 32, abs=2e-3)
+    assert spaced[0, -1] > 2 * dense[0, -1]
+
+
+def test_spaced_edges_part_two_values_however_near() -> None:
+    borders = np.array([[-1e-12, 1e-12, 9.99e-4, 1.02e-3]])
+    edges = bins.spaced(borders, np.array([[0.5, 0.0, 0.5]]), 8)
+    assert len(set(bins.place(np.array([[0.0], [1e-3]]), edges)[:, 0])) == 2

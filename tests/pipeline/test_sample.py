@@ -104,3 +104,17 @@ def test_block_of_good_samples_goes_through_whole_and_another_must_be_taken_apar
     for x in ([[1], [99]], [[1], [None]], [[1, 1], [2, 2]]):
         with pytest.raises(BadSample):
             check.block(Block("s", np.arange(2.0), as_values(x), None))
+
+
+def test_a_gap_that_is_kept_reaches_the_model_as_nan_and_bounds_hold_for_the_rest() -> None:
+    check = Check((3,), 0.0, 10.0, missing="keep")
+    kept = check(sample(1, np.inf, np.nan)).x
+    assert np.array_equal(kept, np.array([1, np.nan, np.nan], np.float32), equal_nan=True)
+    with pytest.raises(OutOfRange):
+        check(sample(11, np.nan, 1))
+    with pytest.raises(MissingValue):
+        check(sample(np.nan, np.nan, np.nan))
+    moved = Check((3,), 0.0, 10.0, missing="keep", outside="clip")(sample(11, np.nan, 1)).x
+    assert np.array_equal(moved, np.array([10, np.nan, 1], np.float32), equal_nan=True)
+    gone = Check((3,), 0.0, 10.0, missing="keep", outside="missing")(sample(11, 2, 1)).x
+    assert np.array_equal(gone, np.array([np.nan, 2, 1], np.float32), equal_nan=True)

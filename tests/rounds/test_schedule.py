@@ -11,6 +11,8 @@ import pytest
 
 from edgechoir import wire
 from edgechoir.learning.fixed_point import Figures
+from edgechoir.learning.rules.robust import Robust
+from edgechoir.learning.slots import place
 from edgechoir.learning.state import State, digest_of
 from edgechoir.learning.task import Task
 from edgechoir.rounds.epoch import encoding_of
@@ -96,6 +98,49 @@ def test_a_run_begins_with_the_model_all_devices_begin_with() -> None:
     assert publish.model.params == bytes(4 * D)
     assert publish.model.digest == hashlib.sha256(bytes(4 * D)).digest()
     assert publish.model.final == 0
+
+
+def test_a_robust_run_waits_for_as_many_cohorts_as_it_needs() -> None:
+    run = Run()
+    run.schedule = replace(run.schedule, rule=Robust(run.schedule.rule))
+    (result,) = run.happen(Membership(1, ("node-1", "node-2"), 8, 0))
+    assert isinstance(result, Result)
+    assert result.total is None
+    assert "2 cohorts beneath the root" in result.reason
+    assert not run.of(Order)
+    assert run.schedule.wake is not None
+    run.now = run.schedule.wake
+    (order,) = run.happen(Membership(2, ("node-1", "node-2", "node-3"), 12, 0))
+    assert isinstance(order, Order)
+    assert order.apart == wire.APART
+
+
+def test_a_question_is_answered_with_one_sum_whatever_the_rule_needs() -> None:
+    run = Run()
+    run.schedule = replace(run.schedule, rule=Robust(run.schedule.rule), waits=True)
+    run.happen(KEYED)
+    (order,) = run.happen(Ask("q", Task("moments"), 4, 1.0, 100))
+    assert isinstance(order, Order)
+    assert order.apart == wire.TOGETHER
+
+
+def test_a_robust_round_leaves_the_bad_cohort_out() -> None:
+    run = Run()
+    run.schedule = replace(run.schedule, rule=Robust(run.schedule.rule))
+    names = ("node-1", "node-2", "node-3")
+    run.happen(Membership(1, names, 12, 0))
+    plan = replace(plan_of(run.order), cohort=names)
+    encoding = encoding_of(plan)
+    whole = np.zeros(3 * encoding.length, np.uint32)
+    for at, value in enumerate((0.1, 0.12, -1.0)):
+        update = np.full(D, value, np.float32)
+        vector = encoding.encode(update, 10, Figures(10, 5, 5.0), np.zeros(D, np.uint32))
+        whole += place(vector, at, 3)
+    run.happen(RoundDone(plan, names, whole))
+    np.testing.assert_allclose(run.schedule.state.weights, 0.1, atol=1e-5)
+    total = run.of(Result)[-1].total
+    assert total is not None
+    assert (total.devices, total.accuracy) == (3, 0.5)
 
 
 def test_no_round_is_ordered_before_somebody_is_keyed() -> None:

@@ -313,10 +313,10 @@ def refusals(liar: LyingAggregator) -> list[str]:
 @pytest.mark.parametrize("least", [{"min_members": 6}, {"min_devices": 6}])
 @pytest.mark.parametrize("as_cohort", [True, False])
 def test_a_sum_smaller_than_the_pinned_policy(
-    as_cohort: bool, least: dict[str, int], protected: bool
+    as_cohort: bool, least: dict[str, Any], protected: bool
 ) -> None:
     """Four are enough for the threshold. What stops it: the policy that each member has pinned."""
-    policy = Policy(**{"min_members": 2, "min_devices": 2, **(least if protected else {})})
+    policy = replace(Policy(min_devices=2), **(least if protected else {}))
     liar = siege(6, policy=policy)
     few = liar.names[:4]
     plan = liar.plan(cohort=few) if as_cohort else liar.plan(min_survivors=1)
@@ -329,6 +329,17 @@ def test_a_sum_smaller_than_the_pinned_policy(
     else:
         assert bare is not None
         assert bare.members == set(few)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_plan_that_lays_each_device_into_a_slot_of_its_own(allowed: bool) -> None:
+    """A sum of slots opens as what each one sent. What stops it, also where cohorts may be seen
+    apart: a device is fewer than the devices that a sum must have."""
+    liar = siege(4, policy=Policy(min_devices=2, cohorts_apart=allowed))
+    liar.call(liar.names, liar.plan(apart=wire.APART))
+    assert not any(liar.heard.values())
+    word = "a sum of 1 devices" if allowed else "no cohorts_apart"
+    assert sum(word in one for one in refusals(liar)) == 4
 
 
 # ---- uploads that are late, or not there

@@ -305,3 +305,21 @@ def test_a_store_of_the_first_version_is_taken_on(tmp_path: Path) -> None:
     store.flush(1.0)
     assert [label for _, label in everything(store)][-6:] == list(range(20, 26))
     store.close()
+
+
+def test_a_value_may_be_missing_only_where_that_is_declared(tmp_path: Path) -> None:
+    x = np.array([1, np.nan], np.float32)
+    strict = SampleStore(tmp_path / "strict.db", (2,))
+    with pytest.raises(BadSample):
+        strict.add(x, 0, 1.0)
+    strict.close()
+    store = SampleStore(tmp_path / "gaps.db", (2,), gaps=True)
+    for i in range(20):
+        store.add(x, i, 1.0)
+    with pytest.raises(BadSample):
+        store.add(np.array([1, np.inf], np.float32), 0, 1.0)
+    store.flush(1.0)
+    rows, _ = store.training_arrays()
+    store.close()
+    assert np.array_equal(rows, np.repeat(x[None], len(rows), 0), equal_nan=True)
+    assert len(rows) > 5

@@ -91,6 +91,7 @@ class Learner:
     def __init__(self, config: DeviceConfig, delta: float, n: int) -> None:
         self.config = config
         self.delta, self.n = delta, n
+        self.figures = Figures()
         self.idle = False
         self.keep_alive: float | None = None
         self.host: Host
@@ -146,7 +147,7 @@ class Learner:
         plan = self.asked[-1]
         encoding = encoding_of(plan)
         delta = np.full(plan.dimension, self.delta, np.float32)
-        vector = encoding.encode(delta, self.n, Figures(), np.zeros(plan.dimension, np.uint32))
+        vector = encoding.encode(delta, self.n, self.figures, np.zeros(plan.dimension, np.uint32))
         self.host.happen(Contribution(plan.round, vector))
 
     async def until(self, holds: Callable[[], bool]) -> None:

@@ -35,7 +35,7 @@ async def ask(state: Path, **document: object) -> tuple[dict[str, Any], list[str
 def test_a_request_is_answered_and_its_progress_told(tmp_path: Path) -> None:
     async def trial() -> None:
         deep = tmp_path / ("d" * 100)  # longer than a socket's path may be
-        async with serving(deep, {"double": double}):
+        async with serving(deep, {"double": double}, "edgechoir query"):
             assert stat.S_IMODE(os.stat(deep / NAME).st_mode) == 0o600
             assert await ask(deep, do="double", n=21) == ({"n": 42}, ["halfway"])
             with pytest.raises(OperatorError, match="n is no number"):
@@ -71,7 +71,7 @@ def test_what_is_no_request_is_refused(
                     return b'{"error": "closed"}'
 
     async def trial() -> None:
-        async with serving(tmp_path, {"double": double}):
+        async with serving(tmp_path, {"double": double}, "edgechoir query"):
             assert "error" in json.loads(await asyncio.to_thread(say))
             assert (await ask(tmp_path, do="double", n=1))[0] == {"n": 2}
 
@@ -90,7 +90,7 @@ def test_who_goes_away_has_the_work_given_up(tmp_path: Path) -> None:
                 ended.set()
             return {}
 
-        async with serving(tmp_path, {"forever": forever}):
+        async with serving(tmp_path, {"forever": forever}, "edgechoir query"):
             with short(tmp_path, NAME) as path:
                 _, writer = await asyncio.open_unix_connection(path)
             writer.write(b'{"do":"forever"}\n')
@@ -111,7 +111,7 @@ def test_callers_are_bounded(tmp_path: Path) -> None:
             await release.wait()
             return {}
 
-        async with serving(tmp_path, {"wait": wait}):
+        async with serving(tmp_path, {"wait": wait}, "edgechoir query"):
             asking = [asyncio.create_task(ask(tmp_path, do="wait")) for _ in range(MAX_CALLERS)]
             async with asyncio.timeout(WAIT_S):
                 for _ in range(MAX_CALLERS):
@@ -126,8 +126,8 @@ def test_callers_are_bounded(tmp_path: Path) -> None:
 
 def test_a_second_process_does_not_take_the_socket_away(tmp_path: Path) -> None:
     async def trial() -> None:
-        async with serving(tmp_path, {"double": double}):
-            async with serving(tmp_path, {}):
+        async with serving(tmp_path, {"double": double}, "edgechoir query"):
+            async with serving(tmp_path, {}, "edgechoir query"):
                 assert (await ask(tmp_path, do="double", n=1))[0] == {"n": 2}
             assert (await ask(tmp_path, do="double", n=2))[0] == {"n": 4}
 

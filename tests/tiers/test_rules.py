@@ -19,7 +19,7 @@ from edgechoir.monitor.records import Metrics
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.vectors import KeptVectors
 from edgechoir.store.versions import ModelVersions
-from edgechoir.tiers.scaffold import PENDING, settle
+from edgechoir.tiers.pending import pending, settle
 
 if TYPE_CHECKING:
     from tests.tiers.conftest import Federation
@@ -173,10 +173,10 @@ def test_a_control_variate_moves_on_only_with_the_model_of_its_round(
 ) -> None:
     with closing(KeptVectors(tmp_path / "kept.db")) as kept:
         kept.put(CONTROL, 0 * VARIATE, 5)
-        kept.put(PENDING, VARIATE, 7)
+        kept.put(pending(CONTROL), VARIATE, 7)
         settle(kept, made_by, uploaded)
         settle(kept, made_by, uploaded)
         own = kept.get(CONTROL)
         assert own is not None
         assert own[1] == (7 if moved_on else 5)
-        assert (kept.get(PENDING) is not None) is waits
+        assert (kept.get(pending(CONTROL)) is not None) is waits

@@ -13,7 +13,7 @@ import pytest
 from edgechoir.bundle.build import build_bundle
 from edgechoir.bundle.trees import build_trees
 from edgechoir.config.rules import TreesRule
-from edgechoir.config.sections import CloudTraining
+from edgechoir.config.training import CloudTraining
 from edgechoir.errors import Malformed, OperatorError
 from edgechoir.fleet.audit_check import records
 from edgechoir.store.samples import SampleStore
@@ -40,11 +40,17 @@ def patient_devices(federation: Federation, count: int) -> list[DeviceConfig]:
         y = chance.integers(0, 2, 40)
         x = chance.normal(size=(40, 13)) * np.geomspace(1e-3, 1e3, 13) + 100.0 * i
         x[:, 0] = 1e-3 * y
+        x[::7, 5] = np.nan  # a sensor with gaps
         path = federation.folder / f"patients-{i}.npz"
         np.savez(path, x=x.astype(np.float32), y=y)
         config = federation.device(
             f"dev-{i}",
-            sensor={"source": "replay", "path": str(path), "rate_hz": 400.0},
+            sensor={
+                "source": "replay",
+                "path": str(path),
+                "rate_hz": 400.0,
+                "check": {"missing": "keep"},
+            },
             training={"min_samples": 40},
         )
         configs.append(config)
@@ -52,7 +58,8 @@ def patient_devices(federation: Federation, count: int) -> list[DeviceConfig]:
 
 
 def stored(federation: Federation, name: str, held_out: bool = False) -> np.ndarray:
-    store = SampleStore(federation.folder / name / "state" / "samples.db", (13,))
+    path = federation.folder / name / "state" / "samples.db"
+    store = SampleStore(path, (13,), gaps=True)
     x, _ = store.hold_out_arrays() if held_out else store.training_arrays()
     store.close()
     return x
@@ -86,8 +93,10 @@ def test_devices_train_and_answer_with_mean_and_deviation_of_all_their_rows(
             held = latest(versions)
             versions.close()
             assert held is not None
-            assert held.aux["mean"] == pytest.approx(x.mean(0, np.float64), rel=1e-4, abs=1e-3)
-            assert held.aux["scale"] == pytest.approx(1 / x.std(0, dtype=np.float64), rel=1e-2)
+            assert held.aux["mean"] == pytest.approx(
+                np.nanmean(x, 0, np.float64), rel=1e-4, abs=1e-3
+            )
+            assert held.aux["scale"] == pytest.approx(1 / np.nanstd(x, 0, np.float64), rel=1e-2)
 
     asyncio.run(trial())
 
@@ -109,6 +118,7 @@ def test_queries_are_answered_after_training_and_owners_decide(
         build_bundle(HEART, tmp_path / "heart")
         federation.bundle = tmp_path / "heart"
         cloud = federation.cloud(children=3, rounds=1)
+        cloud = cloud.model_copy(update={"training": CloudTraining(normalise=True)})
         said: list[str] = []
 
         async def query(kind: str, **options: object) -> dict[str, Any]:
@@ -127,8 +137,10 @@ def test_queries_are_answered_after_training_and_owners_decide(
             x = np.concatenate(rows).astype(np.float64)
             assert (mean["samples"], mean["devices"]) == (120, 3)
             assert [c["mean"] for c in mean["columns"]] == pytest.approx(
-                x.mean(0), rel=1e-4, abs=1e-3
+                np.nanmean(x, 0), rel=1e-4, abs=1e-3
             )
+            missing = [c["missing"] for c in mean["columns"]]
+            assert missing == pytest.approx(np.isnan(x).mean(0), abs=1e-4)
             assert said[0].startswith("round 1: spread")
             found = await query("evaluate", source="stored")
             assert 0 <= found["accuracy"] <= 1

@@ -1,6 +1,7 @@
 """What a device does for a round where it cannot do what was asked, or its owner says no."""
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from edgechoir.bundle.manifest import Targets
 from edgechoir.errors import PolicyViolation, TrainingError
 from edgechoir.learning.privacy.terms import BOUND, EXTRAS, NOISE
 from edgechoir.learning.task import MEASURE, Task
+from edgechoir.rounds.epoch import encoding_of
+from edgechoir.tiers.contribution import contribution
 from edgechoir.tiers.desk import Desk
 from edgechoir.tiers.examples import check_covered
 from edgechoir.tiers.models import Held
@@ -47,6 +50,9 @@ class Exploding:
     ) -> Update:
         return Update(w, len(x), 1, {"loss": 0.5, "fit_loss": 5000.0})
 
+    async def predict(self, w: Floats, x: Floats, *, deadline: float | None = None) -> Floats:
+        return np.zeros((len(x), 2), np.float32)
+
     async def evaluate(
         self, w: Floats, x: Floats, y: Targets, *, deadline: float | None = None
     ) -> dict[str, float]:
@@ -66,7 +72,7 @@ def plan_for(d: int, **options: float) -> wire.Plan:
         task=Task("train", options).encode(),
         dimension=d,
         devices=2,
-        clip=1.0,
+        clip=100.0,
         max_samples=1,
         bits=32,
         epochs=1,
@@ -100,6 +106,35 @@ def test_in_a_private_round_nobody_is_told_that_training_fails_here(desk: Desk) 
     assert (piece.n, piece.figures.held_out) == (1, 0)
     assert piece.vector.shape == (d,)
     assert not piece.vector.any()
+
+
+class Hopeless(Exploding):
+    """The global model itself has no finite loss on the rows held out."""
+
+    async def evaluate(
+        self, w: Floats, x: Floats, y: Targets, *, deadline: float | None = None
+    ) -> dict[str, float]:
+        return {"loss": np.inf, "accuracy": 0.25}
+
+
+class HeldOut(Samples):
+    """Eight of the rows are."""
+
+    def hold_out_arrays(self) -> tuple[Floats, Targets]:
+        return np.zeros((8, 13), np.float32), np.zeros(8, np.int64)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("private", [False, True])
+def test_how_bad_a_hopeless_model_is_travels_in_either_kind_of_round(
+    desk: Desk, private: bool
+) -> None:
+    desk = replace(desk, trainer=Hopeless(), samples=HeldOut())
+    d, options = len(desk.held.weights), {BOUND: 1.0, NOISE: 1.0}
+    plan = plan_for(d + EXTRAS, **options) if private else plan_for(d)
+    piece = asyncio.run(do_privately(desk, plan))
+    assert piece.figures.correct == 2
+    assert contribution(plan, piece, 1, os.urandom).shape == (encoding_of(plan).length,)
 
 
 @pytest.mark.torch

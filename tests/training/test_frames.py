@@ -31,19 +31,19 @@ FIELDS: st.SearchStrategy[dict[str, Json]] = st.dictionaries(
 )
 
 
-def split(parts: list[bytes | memoryview]) -> tuple[bytes, bytes]:
+def split(head: bytes, parts: list[bytes | memoryview]) -> tuple[bytes, bytes]:
     """Header and body, as a reader finds them."""
+    header, body = lengths(head[: PREFIX.size])
     data = b"".join(parts)
-    header, body = lengths(data[: PREFIX.size])
-    assert len(data) == PREFIX.size + header + body
-    return data[PREFIX.size : PREFIX.size + header], data[PREFIX.size + header :]
+    assert (len(head), len(data)) == (PREFIX.size + header, body)
+    return head[PREFIX.size :], data
 
 
 @given(fields=FIELDS, arrays=st.dictionaries(st.text(max_size=5), ARRAYS, max_size=3))
 def test_a_frame_survives_writing_and_reading(
     fields: dict[str, Json], arrays: dict[str, npt.NDArray[np.float32]]
 ) -> None:
-    frame = decode(*split(encode(Frame(fields, arrays))))
+    frame = decode(*split(*encode(Frame(fields, arrays))))
     assert frame.fields == fields
     assert frame.arrays.keys() == arrays.keys()
     for name, array in arrays.items():
@@ -53,7 +53,7 @@ def test_a_frame_survives_writing_and_reading(
 
 def test_an_array_need_not_be_contiguous() -> None:
     array = np.arange(12, dtype=np.float32).reshape(3, 4)[:, ::2]
-    frame = decode(*split(encode(Frame({}, {"a": array}))))
+    frame = decode(*split(*encode(Frame({}, {"a": array}))))
     np.testing.assert_array_equal(frame.arrays["a"], array)
 
 

@@ -93,3 +93,26 @@ def test_only_listed_operators_can_be_reached() -> None:
     for op in ("aten.from_file.default", "aten.relu_.default", "prims.add.default", "getattr"):
         with pytest.raises(BadModel, match="not allowed"):
             compile_graph(Graph((Node("y", op, {}),), "y"))
+
+
+def test_a_rule_may_name_the_shared_part_alone(tmp_path: Path) -> None:
+    bundle = build_bundle(MODELS / "personal.py", tmp_path / "bundle")
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(24, 6)).astype(np.float32)
+    y = rng.integers(0, 3, 24)
+    plan = FitPlan(2, 8, 0.1, 5, proximal=0.5)
+    shared, _ = split(bundle.manifest, bundle.params)
+    plain = fit(bundle, bundle.params, x, y, plan)
+    named = fit(bundle, bundle.params, x, y, plan, anchor=shared, shift=np.zeros_like(shared))
+    assert plain.personal is not None
+    assert named.personal is not None
+    assert np.array_equal(plain.delta, named.delta)
+    assert np.array_equal(plain.personal, named.personal)
+    # A shift of the shared part leaves what the first step does to the personal one alone.
+    one = FitPlan(1, 24, 0.1, 5)
+    still = fit(bundle, bundle.params, x, y, one)
+    moved = fit(bundle, bundle.params, x, y, one, shift=np.ones_like(shared))
+    assert still.personal is not None
+    assert moved.personal is not None
+    assert np.array_equal(still.personal, moved.personal)
+    np.testing.assert_allclose(moved.delta, still.delta - 0.1, atol=1e-6)

@@ -215,7 +215,8 @@ def test_a_torch_that_cannot_be_imported_is_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('libfoo.so: no such file')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    before = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), before]).rstrip(os.pathsep))
 
     async def test(trainer: Trainer) -> None:
         with pytest.raises(TrainingError, match=r"libfoo\.so.*edgechoir\[train\]"):
@@ -259,3 +260,72 @@ def test_the_worker_dies_with_its_parent() -> None:
         pid = int(parent.stdout.readline())
         parent.kill()
         assert ended(pid)
+
+
+def wait_until_stopped(pid: int) -> None:
+    """Until a child stands still; the event loop does too meanwhile."""
+    assert os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT) is not None
+
+
+def test_a_paused_worker_stands_still_and_goes_on_where_it_was() -> None:
+    async def test(trainer: Trainer) -> None:
+        expected = await trainer.fit(W, X, Y, FitPlan(epochs=200, batch_size=4))
+        job = asyncio.create_task(trainer.fit(W, X, Y, FitPlan(epochs=200, batch_size=4)))
+        await asyncio.sleep(0)
+        pid = trainer.pid
+        assert pid is not None
+        trainer.pause()
+        trainer.pause()
+        wait_until_stopped(pid)
+        assert not job.done()
+        trainer.resume()
+        update = await job
+        assert np.array_equal(update.delta, expected.delta)
+        assert (trainer.stats.pauses, trainer.stats.starts) == (1, 1)
+
+    with_trainer(test)
+
+
+def test_a_worker_that_starts_during_a_pause_waits_for_its_end() -> None:
+    async def test(trainer: Trainer) -> None:
+        trainer.pause()
+        warming = asyncio.create_task(trainer.warm())
+        await trainer.started.wait()
+        pid = trainer.pid
+        assert pid is not None
+        wait_until_stopped(pid)
+        trainer.resume()
+        await warming
+
+    with_trainer(test)
+
+
+def test_a_paused_worker_is_cancelled_within_a_second() -> None:
+    async def test(trainer: Trainer) -> None:
+        job = await started(trainer)
+        trainer.pause()
+        async with asyncio.timeout(1):
+            await trainer.cancel()
+        with pytest.raises(TrainingError, match="cancelled"):
+            await job
+        trainer.resume()
+        await trainer.fit(W, X, Y, FitPlan())
+
+    with_trainer(test)
+
+
+def shared_with(pid: int) -> list[int]:
+    """Bytes of each memory that a worker shares with its trainer."""
+    held = Path(f"/proc/{pid}/fd").iterdir()
+    return [each.stat().st_size for each in held if "edgechoir-training" in os.readlink(each)]
+
+
+def test_arrays_lie_in_shared_memory_and_no_copy_of_them_stays() -> None:
+    async def test(trainer: Trainer) -> None:
+        x, y = np.tile(X, (400, 1)), np.tile(Y, 400)
+        await trainer.evaluate(W, x, y)
+        assert trainer.pid is not None
+        sizes = shared_with(trainer.pid)
+        assert set(sizes) == {0}  # two, for the mapping has one of its own
+
+    with_trainer(test)

@@ -86,6 +86,19 @@ class Option:
     value: str
     where: str
 
+    @property
+    def said(self) -> str:
+        """The line, or that there is none."""
+        return f"{self.key} {self.value}" if self.value else f"no {self.key}"
+
+    @property
+    def number(self) -> int | None:
+        """The value as a whole number; None where it is none."""
+        try:
+            return int(self.value)
+        except ValueError:
+            return None
+
 
 @dataclass(slots=True)
 class Section:
@@ -96,6 +109,10 @@ class Section:
 
     def find(self, key: str) -> Option | None:
         return next((o for o in reversed(self.options) if o.key == key), None)
+
+    def found(self, key: str) -> Option:
+        """The option, or its absence at the section's own line."""
+        return self.find(key) or Option(key, "", self.head.where or self.head.value)
 
     def get(self, key: str, default: str = "") -> str:
         found = self.find(key)

@@ -35,11 +35,12 @@ _ROWS: Final = 3
 """Rows of the example batch: more than one, for torch.export takes a 1 as fixed."""
 
 
-def build_bundle(model_py: Path, out: Path, seed: int = 0) -> Bundle:
+def build_bundle(model_py: Path, out: Path, seed: int = 0, *, int8: bool = False) -> Bundle:
     """Run the model file and write its bundle into the directory `out`; the seed sets the weights.
 
     The bundle is written only once it has passed the checks that a device will make, and once
-    infer.onnx has been seen to answer as the module does. Raises OperatorError.
+    infer.onnx has been seen to answer as the module does. With `int8` its dense layers multiply in
+    8 bits; what is trained stays float32. Raises OperatorError.
     """
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
@@ -57,17 +58,20 @@ def build_bundle(model_py: Path, out: Path, seed: int = 0) -> Bundle:
                 f"{model_py}: model() gave a {type(module).__name__}, expected a torch.nn.Module"
             )
         example = torch.randn(_ROWS, *recipe.meta.input)
-    files = _files(module, example, recipe.meta, model_py)
+    files = _files(module, example, recipe.meta, model_py, int8=int8)
     out.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         (out / name).write_bytes(data)
     return load_bundle(out)
 
 
-def _files(module: "nn.Module", example: "Tensor", meta: Meta, source: Path) -> dict[str, bytes]:
+def _files(
+    module: "nn.Module", example: "Tensor", meta: Meta, source: Path, *, int8: bool
+) -> dict[str, bytes]:
     import torch
 
     from edgechoir.bundle.export_onnx import check_against, export_onnx
+    from edgechoir.bundle.int8 import TOLERANCE, quantised
     from edgechoir.bundle.trace import trace
 
     with warnings.catch_warnings():
@@ -86,6 +90,9 @@ def _files(module: "nn.Module", example: "Tensor", meta: Meta, source: Path) -> 
             f"{(len(example), len(meta.outputs))}: one column for each of the outputs in META"
         )
     check_against(onnx, vector, example.numpy(), expected)
+    if int8:
+        onnx = quantised(onnx)
+        check_against(onnx, vector, example.numpy(), expected, TOLERANCE)
     files = {GRAPH: dump_graph(graph), ONNX: onnx, PARAMS: vector.astype("<f4").tobytes()}
     try:
         manifest = Manifest(
@@ -101,7 +108,7 @@ def _files(module: "nn.Module", example: "Tensor", meta: Meta, source: Path) -> 
             parameters=parameters,
             personal=meta.personal,
             sha256={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-            built_with=f"torch {torch.__version__}",
+            built_with=f"torch {torch.__version__}{', answers in int8' if int8 else ''}",
         )
         check_graph(graph, manifest)
         check_shapes(graph, manifest)

@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
     actions = command.add_subparsers(title="actions", metavar="ACTION", required=True)
 
     init = actions.add_parser("init", help="make the CA", description="Make the fleet's CA.")
-    init.add_argument("directory", type=Path, help="the CA's directory")
+    init.add_argument("directory", type=Path, metavar="DIR", help="the CA's directory")
     init.add_argument("--federation", required=True, help="the federation's name")
     init.add_argument("--days", type=int, default=3650, help="how long it is valid (3650)")
     passphrase.add(init)
@@ -31,8 +31,10 @@ def add(commands: Any) -> None:
     sign = actions.add_parser(
         "sign", help="sign a member's request", description="Take a member into the fleet."
     )
-    sign.add_argument("directory", type=Path, help="the CA's directory")
-    sign.add_argument("request", type=Path, help="the request that `edgechoir enrol` wrote")
+    sign.add_argument("directory", type=Path, metavar="DIR", help="the CA's directory")
+    sign.add_argument(
+        "request", type=Path, metavar="REQUEST", help="the request that `edgechoir enrol` wrote"
+    )
     sign.add_argument("--tier", required=True, choices=TIERS, help="what it may be")
     sign.add_argument("--days", type=int, default=365, help="how long it is valid (365)")
     sign.add_argument("--output", type=Path, help="where to write (beside the request)")
@@ -47,7 +49,7 @@ def add(commands: Any) -> None:
         help="make a broker's folder",
         description="Make the folder with a broker's key, certificate and access list.",
     )
-    broker.add_argument("directory", type=Path, help="the CA's directory")
+    broker.add_argument("directory", type=Path, metavar="DIR", help="the CA's directory")
     broker.add_argument(
         "--host", action="append", required=True, help="a name or address it answers at; repeat"
     )
@@ -64,7 +66,7 @@ def add(commands: Any) -> None:
             "Members enrolled from then on pin it; copy DIRECTORY/policy to the others."
         ),
     )
-    policy.add_argument("directory", type=Path, help="the CA's directory")
+    policy.add_argument("directory", type=Path, metavar="DIR", help="the CA's directory")
     policy.add_argument("--min-members", type=int, default=2, help="in a sum (2)")
     policy.add_argument("--min-devices", type=int, default=3, help="beneath them in all (3)")
     policy.add_argument(
@@ -75,19 +77,24 @@ def add(commands: Any) -> None:
         help="one in N members may collude with the aggregator (4); 0: none",
     )
     policy.add_argument("--max-clip", type=float, default=100.0, help="largest clip (100)")
+    policy.add_argument(
+        "--cohorts-apart",
+        action="store_true",
+        help="the root may see the sum of each node beneath it, for rules that leave out bad ones",
+    )
     passphrase.add(policy)
     policy.set_defaults(run=run_policy)
 
     listing = actions.add_parser("list", help="who is in the fleet", description="List members.")
-    listing.add_argument("directory", type=Path, help="the CA's directory")
+    listing.add_argument("directory", type=Path, metavar="DIR", help="the CA's directory")
     listing.add_argument("--json", action="store_true", help="as JSON")
     listing.set_defaults(run=run_list)
 
     revoke = actions.add_parser(
         "revoke", help="put a member out", description="Put a member out of the fleet."
     )
-    revoke.add_argument("directory", type=Path, help="the CA's directory")
-    revoke.add_argument("member", help="the member's id")
+    revoke.add_argument("directory", type=Path, metavar="DIR", help="the CA's directory")
+    revoke.add_argument("member", metavar="MEMBER", help="the member's id")
     passphrase.add(revoke)
     revoke.set_defaults(run=run_revoke)
 
@@ -146,7 +153,13 @@ def run_policy(args: argparse.Namespace) -> int:
     from edgechoir.fleet.policy_file import write_policy
     from edgechoir.identity.policy import Policy
 
-    policy = Policy(args.min_members, args.min_devices, args.colluders_one_in, args.max_clip)
+    policy = Policy(
+        args.min_members,
+        args.min_devices,
+        args.colluders_one_in,
+        args.max_clip,
+        args.cohorts_apart,
+    )
     path = write_policy(args.directory, policy, passphrase.read(args))
     print(f"{path} signed: {policy}")
     return 0

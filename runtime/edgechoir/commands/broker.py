@@ -92,13 +92,17 @@ def add(commands: Any) -> None:
             "nothing is wrong."
         ),
     )
-    look.add_argument("path", type=Path, help="a mosquitto.conf, an ACL file, or their directory")
+    look.add_argument(
+        "path", type=Path, metavar="PATH", help="a mosquitto.conf, an ACL file, or their directory"
+    )
     look.add_argument("--json", action="store_true", help="print the findings as JSON")
     look.set_defaults(run=run_check)
 
 
 def _shared(command: argparse.ArgumentParser) -> None:
-    command.add_argument("folder", type=Path, help="the folder that `edgechoir ca broker` made")
+    command.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="the folder that `edgechoir ca broker` made"
+    )
     command.add_argument("--address", default="0.0.0.0", help="where to listen (all addresses)")  # noqa: S104
     command.add_argument("--port", type=int, default=8883, help="the TLS port (8883)")
     command.add_argument(

@@ -41,6 +41,10 @@ USER_CODE_S: Final = 60.0
 VERSIONS_ON_DISK: Final = 10
 """Vectors as large as the model that stores keep: six versions and four uploads."""
 _WITH_OUR_PATH: Final = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+TRY: Final = (
+    f"{_WITH_OUR_PATH}from edgechoir.inference.of_bundle import tried; "
+    "print(tried(*json.loads(sys.argv[1])))"
+)
 FIND: Final = (
     f"{_WITH_OUR_PATH}from edgechoir.pipeline.source import find_function; "
     "find_function(sys.argv[1]); print(sys.argv[1], 'can be imported')"
@@ -103,6 +107,9 @@ async def _member(config: "Config", now: float) -> AsyncIterator[Finding]:
     if isinstance(config, DeviceConfig):
         for finding in device(config):
             yield finding
+        if bundle is not None and inference(needed=True).level is Level.GOOD:
+            asked = [str(config.model.bundle), config.inference.providers]
+            yield await user_code("inference", TRY, json.dumps(asked))
         yield kept_samples(config, bundle)
         if config.pipeline or config.sources or config.sinks:
             yield await user_code("pipeline", BUILD, config.model_dump_json())
@@ -194,7 +201,8 @@ def policy(member: "Member") -> Finding:
     held = member.policy
     seen = (
         f"a sum has at least {held.min_members} members and {held.min_devices} devices, "
-        f"{_share(held.colluders_one_in)} may collude, the clip is at most {held.max_clip:g}"
+        f"{_share(held.colluders_one_in)} may collude, the clip is at most {held.max_clip:g}, "
+        f"the root {'may see' if held.cohorts_apart else 'never sees'} the sum of a single node"
     )
     if not (member.paths.directory / NAME).exists():
         return note("policy", f"none is pinned, so {seen}")
@@ -352,7 +360,7 @@ def recording(config: "DeviceConfig", sensor: "ReplaySensor", bundle: "Bundle | 
 
 
 async def user_code(what: str, code: str, argument: str) -> Finding:
-    """Import functions of the user as the device will, in a process that they cannot hurt."""
+    """Run functions or the model of the user as the device will, in a process of their own."""
     return await probe(what, code, (argument, json.dumps(sys.path)), USER_CODE_S)
 
 

@@ -22,7 +22,9 @@ def add(commands: Any) -> None:
             "--renew get the next certificate in time."
         ),
     )
-    command.add_argument("directory", type=Path, help="the member's identity directory")
+    command.add_argument(
+        "directory", type=Path, metavar="DIR", help="the member's identity directory"
+    )
     command.add_argument("--federation", help="the federation's name")
     command.add_argument("--tier", choices=TIERS, help="what the member is")
     command.add_argument("--member", help="the member's id")

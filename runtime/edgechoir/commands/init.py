@@ -15,7 +15,9 @@ def add(commands: Any) -> None:
     command.add_argument(
         "tier", choices=["device", "node", "edge-cloud", "cloud", "monitor"], help="what it is for"
     )
-    command.add_argument("member", help="the member's id, unique in the federation")
+    command.add_argument(
+        "member", metavar="MEMBER", help="the member's id, unique in the federation"
+    )
     command.add_argument(
         "--federation", default="federation", help="the federation's name (federation)"
     )

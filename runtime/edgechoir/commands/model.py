@@ -20,7 +20,9 @@ def add(commands: Any) -> None:
     listed = actions.add_parser(
         "list", help="how each version did", description="How each version of the run did."
     )
-    listed.add_argument("config", type=Path, help="the cloud's configuration file")
+    listed.add_argument(
+        "config", type=Path, metavar="CONFIG", help="the cloud's configuration file"
+    )
     listed.add_argument("--json", action="store_true", help="print JSON, one line a version")
     listed.set_defaults(run=run_list)
     export = actions.add_parser(
@@ -28,8 +30,10 @@ def add(commands: Any) -> None:
         help="a version as a bundle",
         description="Write a version as a bundle, to answer with or to begin another run with.",
     )
-    export.add_argument("config", type=Path, help="the cloud's configuration file")
-    export.add_argument("output", type=Path, help="the directory to write")
+    export.add_argument(
+        "config", type=Path, metavar="CONFIG", help="the cloud's configuration file"
+    )
+    export.add_argument("output", type=Path, metavar="OUT", help="the directory to write")
     which = export.add_mutually_exclusive_group()
     which.add_argument("--best", action="store_true", help="the one that did best (the latest)")
     which.add_argument("--version", type=int, metavar="N", help="this one")

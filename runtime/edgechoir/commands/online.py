@@ -25,7 +25,7 @@ def add(actions: Any, tiers: list[str]) -> None:
             "`edgechoir enrol --token` needs; only its hash is kept."
         ),
     )
-    token.add_argument("directory", type=Path, help="the CA's directory")
+    token.add_argument("directory", type=Path, metavar="DIR", help="the CA's directory")
     token.add_argument("--member", required=True, help="the member's id")
     token.add_argument("--tier", required=True, choices=tiers, help="what it may be")
     token.add_argument("--parent", help="id of its aggregator, for the configuration")
@@ -49,7 +49,7 @@ def add(actions: Any, tiers: list[str]) -> None:
             "while it runs: run it on a machine of its own, and only as long as it is needed."
         ),
     )
-    serve.add_argument("directory", type=Path, help="the CA's directory")
+    serve.add_argument("directory", type=Path, metavar="DIR", help="the CA's directory")
     serve.add_argument(
         "--host", action="append", required=True, help="a name or address it answers at; repeat"
     )

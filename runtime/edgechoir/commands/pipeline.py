@@ -4,7 +4,10 @@ import argparse
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+ANSWER_S: Final = 60.0
+"""Seconds to wait for an answer: an update may import the user's modules."""
 
 
 def add(commands: Any) -> None:
@@ -125,9 +128,9 @@ def run_update(args: argparse.Namespace) -> int:
     return 0
 
 
-def _ask(path: Path, request: dict[str, object]) -> dict[str, Any]:
+def _ask(path: Path, document: dict[str, object]) -> dict[str, Any]:
     from edgechoir.config.reading import load_for
     from edgechoir.config.tiers import DeviceConfig
-    from edgechoir.tiers.control import ask
+    from edgechoir.tiers.local_calls import request
 
-    return ask(load_for(path, DeviceConfig).state, request)
+    return request(load_for(path, DeviceConfig).state, document, ANSWER_S, print)

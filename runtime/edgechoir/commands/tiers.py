@@ -33,6 +33,10 @@ def run(args: argparse.Namespace) -> int:
     from edgechoir.commands import footprint
 
     footprint.prepare()  # before the imports that follow
+    if args.tier == "device":
+        from edgechoir.commands.natives import check_natives
+
+        check_natives(args.config)
     from edgechoir.commands.serving import serve, set_up_logging
     from edgechoir.config.reading import load_for
     from edgechoir.config.tiers import KINDS, CloudConfig, DeviceConfig, EdgeCloudConfig, NodeConfig

@@ -1,10 +1,11 @@
 """The aggregation rule of a run, and its settings. `docs/learning.md` says when to use which."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from edgechoir.config.sections import CloudTraining, CloudUpdate, Section
+from edgechoir.config.sections import CloudUpdate, Place, Section
+from edgechoir.config.training import CloudTraining
 
 Rate = Annotated[float, Field(gt=0, le=100)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -16,6 +17,8 @@ class Rule(Section):
     TAG: ClassVar[str] = "name"
     PRIVATE: ClassVar[bool] = True
     """Whether noise on an update makes all that a device sends private."""
+    ROBUST: ClassVar[bool] = True
+    """Whether it goes on from any estimate of the mean update, not from the mean alone."""
 
     def options(self, training: CloudTraining, update: CloudUpdate) -> dict[str, Any]:
         """What the rule is made with: its settings without the name, and what it has to know of
@@ -94,6 +97,7 @@ class ScaffoldRule(Rule):
     """Control variates: devices correct each step by how their data differ from all."""
 
     PRIVATE: ClassVar[bool] = False
+    ROBUST: ClassVar[bool] = False
 
     name: Literal["scaffold"] = Field(default="scaffold", description="The rule.")
     rate: Rate = Field(default=1.0, description="The mean is multiplied by this.")
@@ -120,6 +124,7 @@ class FedNovaRule(Rule):
     """Updates count per step, so that devices with more data or epochs do not pull harder."""
 
     PRIVATE: ClassVar[bool] = False
+    ROBUST: ClassVar[bool] = False
 
     name: Literal["fednova"] = Field(default="fednova", description="The rule.")
     rate: Rate = Field(default=1.0, description="The mean is multiplied by this.")
@@ -140,10 +145,59 @@ class FedNovaRule(Rule):
         return _too_coarse(update)
 
 
+class DittoRule(Rule):
+    """FedAvg; each device trains a model of its own beside it, which answers where it is better."""
+
+    name: Literal["ditto"] = Field(default="ditto", description="The rule.")
+    pull: float = Field(
+        default=0.1, gt=0, le=1000, description="How strongly own models are pulled to the global."
+    )
+    rate: Rate = Field(default=1.0, description="The mean is multiplied by this.")
+
+
+class DistilRule(Rule):
+    """Devices with models of any shape learn from their mean answers on a shared set."""
+
+    PRIVATE: ClassVar[bool] = False
+    ROBUST: ClassVar[bool] = False
+
+    name: Literal["distil"] = Field(default="distil", description="The rule.")
+    shared: Place = Field(
+        description="NPZ file with the shared samples, x; devices have the same as training.shared."
+    )
+    weight: float = Field(default=1.0, gt=0, le=1000, description="Of the teacher's word.")
+    temperature: float = Field(
+        default=2.0, gt=0, le=100, description="Softens the teacher's answers."
+    )
+
+    def options(self, training: CloudTraining, update: CloudUpdate) -> dict[str, Any]:
+        """All but the file, which whoever makes the rule has read."""
+        return self.model_dump(exclude={"name", "shared"})
+
+    def misfit(self, training: CloudTraining, update: CloudUpdate) -> str:
+        """There is no update to bound or to pull."""
+        if update.max_norm:
+            return "it sends answers, no update: leave update.max_norm out"
+        if training.proximal:
+            return "there is no global model to pull to: leave training.proximal out"
+        if training.normalise:
+            return "each model prepares its samples itself: leave training.normalise out"
+        if update.clip < LEAST_CLIP:
+            return (
+                f"answers are logits or values, which a clip of {update.clip:g} cuts: set "
+                f"update.clip to {LEAST_CLIP:g} or more"
+            )
+        return ""
+
+
+LEAST_CLIP: Final = 5.0
+
+
 class TreesRule(Rule):
     """Gradient boosting of the bundle's trees, from masked histograms of gradients."""
 
     PRIVATE: ClassVar[bool] = False
+    ROBUST: ClassVar[bool] = False
 
     name: Literal["trees"] = Field(default="trees", description="The rule.")
     rate: float = Field(default=0.1, gt=0, le=1, description="Weight of each tree.")
@@ -173,6 +227,8 @@ AnyRule = Annotated[
     | FedProxRule
     | ScaffoldRule
     | FedNovaRule
+    | DittoRule
+    | DistilRule
     | TreesRule,
     Field(discriminator="name"),
 ]

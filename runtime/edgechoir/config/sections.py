@@ -30,7 +30,13 @@ class Section(BaseModel):
     """The key that says which of several kinds of table this is, where there are several."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        # A process reads one tier's file: the checks of the other tiers are never built.
+        defer_build=True,
     )
 
 
@@ -78,103 +84,6 @@ class Model(Section):
     )
 
 
-class Rounds(Section):
-    """How this aggregator runs the rounds of the members below it."""
-
-    min_members: int = Field(
-        default=2,
-        ge=2,
-        le=32,
-        description="A round with fewer survivors fails and nothing is revealed.",
-    )
-    max_members: int = Field(default=32, ge=2, le=32, description="Members in one cohort at most.")
-    expected_members: int | None = Field(
-        default=None,
-        ge=2,
-        le=32,
-        description="A cohort forms at once when so many are there.",
-        examples=[4],
-    )
-    join_wait_s: float = Field(
-        default=5.0,
-        ge=0,
-        le=3600,
-        description="Seconds to wait for more members before a cohort forms.",
-    )
-    keystream: Literal["auto", "aes-256-ctr", "chacha20"] = Field(
-        default="auto",
-        description="The cipher that expands the masks. auto: AES if this processor has "
-        "instructions for it; where the members' have none, chacha20 is several times faster.",
-    )
-
-    @model_validator(mode="after")
-    def _check_sizes(self) -> Self:
-        if self.min_members > self.max_members:
-            raise ValueError(
-                f"min_members is {self.min_members} and max_members {self.max_members}: "
-                "min_members must not be larger"
-            )
-        return self
-
-
-class CloudRounds(Rounds):
-    """How the root runs the rounds, and when it stops."""
-
-    rounds: int | None = Field(
-        default=None,
-        ge=1,
-        description="Stop after this many rounds; without it, go on.",
-        examples=[20],
-    )
-    target_accuracy: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="Stop when the accuracy reaches this.",
-        examples=[0.95],
-    )
-    target_rmse: float | None = Field(
-        default=None,
-        gt=0,
-        description="Stop when the root mean squared error of a regression falls to this.",
-        examples=[15.0],
-    )
-    patience: int | None = Field(
-        default=None,
-        ge=1,
-        description="Stop when the loss has not fallen for this many rounds.",
-        examples=[5],
-    )
-    min_gain: float = Field(
-        default=1e-3, ge=0, le=1e6, description="By how much it must fall to count as fallen."
-    )
-    release: Literal["last", "best"] = Field(
-        default="last",
-        description="Which version is released at the end: the last, or the one that did best on "
-        "the rows held out, after a last round that measures the last.",
-    )
-    diverged_factor: float = Field(
-        default=10.0,
-        gt=1,
-        le=1e9,
-        description="A loss above so many times the lowest is a sign of divergence.",
-    )
-    diverged_rounds: int = Field(
-        default=3,
-        ge=1,
-        le=1000,
-        description="After so many such rounds in a row, go on from the best version, at half the "
-        "step size.",
-    )
-    deadline_s: float = Field(
-        default=60.0,
-        gt=0,
-        le=86400,
-        description="Seconds that a round may take; each tier below gives its own members less.",
-    )
-    pause_s: float = Field(default=0.0, ge=0, le=86400, description="Seconds between two rounds.")
-
-
 class Inference(Section):
     """How this device answers with its model."""
 
@@ -214,64 +123,6 @@ class Inference(Section):
     )
 
 
-class DeviceTraining(Section):
-    """Whether and how this device trains while it is idle."""
-
-    enabled: bool = Field(default=True, description="false: infer only, take no part in rounds.")
-    idle_timeout_s: float = Field(
-        default=60.0,
-        ge=0,
-        le=86400,
-        description="The training process ends after so many idle seconds.",
-    )
-    min_samples: int = Field(
-        default=32, ge=1, description="Sit a round out with fewer stored samples."
-    )
-
-
-class CloudTraining(Section):
-    """The training plan that goes to every device of a round."""
-
-    epochs: int = Field(
-        default=1, ge=1, le=100, description="Passes over the local samples in a round."
-    )
-    batch_size: int = Field(default=32, ge=1, le=4096, description="Samples in one step.")
-    learning_rate: float = Field(default=0.05, gt=0, le=10, description="Step size.")
-    normalise: bool = Field(
-        default=False,
-        description="Before the first round, two secure rounds find mean and deviation of every "
-        "column over all devices; training and inference then see (x - mean) / deviation, and the "
-        "mean where a value is missing.",
-    )
-    schedule: Literal["constant", "cosine", "step"] = Field(
-        default="constant",
-        description="How the step size changes over the rounds: not, down to nothing at the last "
-        "of `rounds.rounds` along a cosine, or by `decay` every `decay_every` rounds.",
-    )
-    decay: float = Field(default=0.5, gt=0, lt=1, description="Factor of the schedule step.")
-    decay_every: int = Field(default=10, ge=1, description="Rounds between two of its falls.")
-    momentum: float = Field(
-        default=0.0, ge=0, lt=1, description="Of a device's steps, within a round."
-    )
-    weight_decay: float = Field(
-        default=0.0, ge=0, le=10, description="Weight of the L2 penalty on a device."
-    )
-    max_gradient_norm: float = Field(
-        default=0.0, ge=0, le=1e6, description="A step's gradient is cut to this norm; 0: never."
-    )
-    proximal: float = Field(
-        default=0.0,
-        ge=0,
-        le=1000,
-        description="Weight of the pull towards the global model (FedProx's mu), under any rule.",
-    )
-
-    def local(self) -> dict[str, float]:
-        """What goes into the task of each training round."""
-        names = {"momentum", "weight_decay", "max_gradient_norm", "proximal"}
-        return {name: value for name, value in self.model_dump(include=names).items() if value}
-
-
 class CloudUpdate(Section):
     """The bounds that every update of the federation keeps."""
 
@@ -288,10 +139,34 @@ class CloudUpdate(Section):
         description="Devices scale a longer update down to this L2 norm; 0: they do not.",
     )
 
-    ring_bits: Literal[16, 32] = Field(
+    ring_bits: Literal[8, 16, 32] = Field(
         default=32,
-        description="Bits of a number in an update; 16 halves the traffic and coarsens the steps.",
+        description="Bits of a number in an update: fewer are less traffic and coarser steps. With "
+        "8, a device among n has 127 / n steps either way: 20 devices at most make sense.",
     )
+    rotate: bool = Field(
+        default=False,
+        description="Turn updates at random before they are rounded: no number is much larger than "
+        "the others, so the clip can be low and the steps fine.",
+    )
+    sent_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of an update's numbers that is sent, the same ones by all devices, other"
+        " ones each round; what is not sent is kept and added to the next update.",
+    )
+    clipped_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="The clip follows what lets about this share of the numbers be cut; 0: it "
+        "stays. 0.01 goes well with rotate.",
+    )
+
+    def compresses(self) -> bool:
+        """Whether an update is turned or thinned out, or its clip moves."""
+        return self.rotate or self.sent_share < 1 or self.clipped_share > 0
 
 
 Purpose = Literal["train", "evaluate", "spread", "moments", "bins", "histogram", "gram", "recent"]
@@ -443,6 +318,33 @@ class CloudPrivacy(Section):
         if self.bound > self.max_bound:
             raise ValueError(f"bound is {self.bound:g}, above max_bound, {self.max_bound:g}")
         return self
+
+
+class CloudRobust(Section):
+    """A few bad nodes do not spoil the model; needs a policy signed with --cohorts-apart."""
+
+    estimate: Literal["median", "trimmed-mean", "krum"] = Field(
+        default="median",
+        description="What stands for the mean update: the median of each coordinate, its mean "
+        "without the largest and smallest, or the mean of those cohorts that lie closest together.",
+    )
+    bad_share: float = Field(
+        default=0.2,
+        gt=0,
+        lt=0.5,
+        description="Share of the nodes that may have bad devices beneath them, rounded up. A round"
+        " needs more than twice as many nodes, krum twice as many and three more.",
+    )
+    keep: int = Field(
+        default=0,
+        ge=0,
+        le=32,
+        description="krum: cohorts in the mean; 1 is Krum as published, 0 all but the bad and two.",
+    )
+    weighted: bool = Field(
+        default=True,
+        description="What is left is weighted by samples (not the median); false: all nodes alike.",
+    )
 
 
 class Predictions(Section):

@@ -32,10 +32,11 @@ class Check(Section):
 
     min: Bound | None = Field(default=None, description="Smallest value.", examples=[0.0])
     max: Bound | None = Field(default=None, description="Largest value.", examples=[1.0])
-    missing: Literal["drop", "fill", "last"] = Field(
+    missing: Literal["drop", "fill", "last", "keep"] = Field(
         default="drop",
         description="A value is missing: drop the sample, put `fill` there, or the last good value "
-        "of the same key.",
+        "of the same key, or keep the sample without it. Kept gaps want a model that takes them: "
+        "trees, or `training.normalise`, which puts the mean of all devices there.",
     )
     fill: float = Field(default=0.0, description="What stands in for a missing value.")
     outside: Literal["drop", "clip", "missing"] = Field(

@@ -5,16 +5,15 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import Field, Strict, StringConstraints, model_validator
 
+from edgechoir.config.rounds import CloudRounds, Rounds
 from edgechoir.config.rules import AnyRule, FedAvgRule
 from edgechoir.config.sections import (
     AuditLog,
     Broker,
     CloudPrivacy,
-    CloudRounds,
-    CloudTraining,
+    CloudRobust,
     CloudUpdate,
     Consent,
-    DeviceTraining,
     Inference,
     Log,
     MemberPrivacy,
@@ -24,12 +23,12 @@ from edgechoir.config.sections import (
     Place,
     Predictions,
     Queries,
-    Rounds,
     Section,
     Trace,
 )
 from edgechoir.config.sensor import AnySensor, Labels, Stage
 from edgechoir.config.sink import AnyOut
+from edgechoir.config.training import CloudTraining, DeviceTraining
 
 Federation = Annotated[Name, Field(description="The federation's name.", examples=["digits"])]
 Member = Annotated[
@@ -76,6 +75,7 @@ class CloudConfig(Section):
     rounds: CloudRounds = CloudRounds()
     training: CloudTraining = CloudTraining()
     rule: AnyRule = FedAvgRule()
+    robust: CloudRobust | None = None
     update: CloudUpdate = CloudUpdate()
     queries: Queries = Queries()
     privacy: CloudPrivacy | None = None
@@ -103,8 +103,22 @@ class CloudConfig(Section):
         if self.privacy is not None and not self.rule.PRIVATE:
             why = "its devices send more than an update, which the noise does not cover: leave "
             why += "[privacy] out"
+        if self.robust is not None and not self.rule.ROBUST:
+            why = "its devices send more than an update, of which only the mean makes sense: leave "
+            why += "[robust] out"
         if why:
             raise ValueError(f"rule {self.rule.name}: {why}")
+        if self.update.compresses() and not (self.rule.ROBUST and self.privacy is None):
+            what = f"the rule {self.rule.name}" if self.privacy is None else "[privacy]"
+            raise ValueError(
+                "update.rotate, sent_share and clipped_share are for updates alone: with "
+                f"{what} devices send more or bound it otherwise; leave one of them out"
+            )
+        if self.robust is not None and self.privacy is not None:
+            raise ValueError(
+                "[robust] and [privacy]: the noise of a single cohort hides what a bad one does; "
+                "leave one of them out"
+            )
         return self
 
 
@@ -203,6 +217,11 @@ class DeviceConfig(Child):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two sources are called {name!r}: give one another name")
+        if self.training.publish_accuracy and self.privacy.example_clip is not None:
+            raise ValueError(
+                "training.publish_accuracy gives away what privacy.example_clip protects: leave "
+                "one of them out"
+            )
         if any("store" in each.model_fields_set for each in self.sources):
             raise ValueError("store belongs to [sensor]: remove it from [[sources]]")
         return self

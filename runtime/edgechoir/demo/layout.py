@@ -146,7 +146,8 @@ def _values(
                 "rate_hz": RATE_HZ,
                 "check": {"min": 0.0, "max": 16.0},
             }
-            values["training"] = {"min_samples": 20}
+            # The digits are public; a device's own figure is shown only where its owner says so.
+            values["training"] = {"min_samples": 20, "publish_accuracy": True}
             values["predictions"] = {"max_rate_hz": 5.0}
     if seat.member in (TRACED, TRACED_NODE):
         values["trace"] = {"directory": str((directory / "trace").resolve())}

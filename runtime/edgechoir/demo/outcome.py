@@ -108,6 +108,7 @@ def table(found: dict[str, Any]) -> str:
         ("bytes of the model itself", f"{moved['model']:,}"),
         ("memory of a device (median)", _shown(found["device_rss_mb"], "{:.0f} MB")),
         ("what the node could see", found["picture"] or "not drawn: no trace was written"),
+        ("report of the run", found.get("report", "not written")),
     ]
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)

@@ -6,6 +6,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,13 +22,17 @@ from edgechoir.demo.split import digits, shared_out
 from edgechoir.demo.watch import Seen, follow
 from edgechoir.errors import OperatorError
 from edgechoir.fleet.enrolment import load_member
+from edgechoir.monitor.recording import Recording
 from edgechoir.monitor.records import Metrics
+from edgechoir.report.reading import write_report
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.host import fatal_is_plain
 from edgechoir.tiers.process import link_of
 from edgechoir.training.trainer import Trainer, available
 
 MARK: Final = ".edgechoir-demo"
+RECORDING: Final = "recording.jsonl"
+RECORDING_BYTES: Final = 256_000_000
 BROKER_S: Final = 30.0
 FIRST_ROUND_S: Final = 120.0
 ROUND_S: Final = 60.0
@@ -77,7 +82,8 @@ async def show(options: Options, outcome: dict[str, Any]) -> None:
             *("broker", str(files), "--address", "127.0.0.1", "--port", str(port)),
             *("--kind", options.broker),
         )
-        await _run_fleet(options, directory, seen, running, began)
+        with closing(Recording(directory / RECORDING, RECORDING_BYTES)) as recording:
+            await _run_fleet(options, directory, seen, running, began, recording)
         options.tell("the fleet has stopped; training the comparisons")
     first = load_bundle(bundle).params
     versions = ModelVersions(directory / "members" / "cloud" / "state" / "models.db")
@@ -90,7 +96,10 @@ async def show(options: Options, outcome: dict[str, Any]) -> None:
     async with Trainer(bundle) as trainer:
         measured = await accuracies(trainer, first, last.params, parts, test, options.rounds)
     picture = draw(directory / "trace", directory / "what-the-node-saw.png")
+    told = directory / "report.html"
+    write_report([directory / "members" / "cloud" / "state", directory / RECORDING], told)
     outcome.update(report(seen, measured, len(first), picture))
+    outcome["report"] = str(told)
     outcome["seconds"] = {
         "to_first_round": None if not seen.rounds else seen.rounds[0].at - _wall(began),
         "in_all": time.monotonic() - began,
@@ -100,7 +109,12 @@ async def show(options: Options, outcome: dict[str, Any]) -> None:
 
 
 async def _run_fleet(
-    options: Options, directory: Path, seen: Seen, running: Processes, began: float
+    options: Options,
+    directory: Path,
+    seen: Seen,
+    running: Processes,
+    began: float,
+    recording: Recording,
 ) -> None:
     """Start the members, follow them until the last round, and stop them."""
     monitor = load_for(directory / "members" / "monitor" / "config.toml", MonitorConfig)
@@ -124,7 +138,7 @@ async def _run_fleet(
                 await running.start_seat(seat)
         watching = group.create_task(running.ended(), name="processes")
         await link.connected(BROKER_S)
-        following = group.create_task(follow(link, seen, on_round), name="follow")
+        following = group.create_task(follow(link, seen, on_round, recording), name="follow")
         options.tell("broker is up (TLS, client certificates, access rules); starting members")
         await seen.until(
             lambda s: s.online("device") == DEVICES, FIRST_ROUND_S, "every device on line"

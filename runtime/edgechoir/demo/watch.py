@@ -1,10 +1,12 @@
 """What the demo sees of its fleet: the topics that any monitor may read."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edgechoir.errors import LinkError, Malformed, OperatorError
+from edgechoir.monitor.recording import Recording, recorded
 from edgechoir.monitor.records import Metrics
 from edgechoir.monitor.status import MemberState, Status, parse_at
 from edgechoir.transport.link import Link
@@ -39,14 +41,22 @@ class Seen:
             raise OperatorError(f"{what} was not seen within {seconds:g} s") from None
 
 
-async def follow(link: Link, seen: Seen, on_round: Callable[[Metrics], None]) -> None:
-    """Take in what is published, until cancelled."""
+async def follow(
+    link: Link,
+    seen: Seen,
+    on_round: Callable[[Metrics], None],
+    recording: Recording | None = None,
+) -> None:
+    """Take in what is published, and record it, until cancelled."""
     for pattern in monitor_filters(seen.federation):
         try:
             await link.subscribe(pattern)
         except LinkError as error:
             raise OperatorError(f"the monitor cannot subscribe: {error}") from None
-    async for message in link.messages():
+    messages = link.messages()
+    if recording is not None:
+        messages = recorded(messages, seen.federation, recording, time.time, metrics=True)
+    async for message in messages:
         try:
             where = parse(message.topic)
             if where.channel == "status":

@@ -23,13 +23,15 @@ class Policy:
     """What every member insists on.
 
     `min_members` in a sum, and `min_devices` beneath them; `colluders_one_in` n assumes that up to
-    one in n members of a roster may collude with the aggregator (0: none); `max_clip` of a plan.
+    one in n members of a roster may collude with the aggregator (0: none); `max_clip` of a plan;
+    `cohorts_apart`: the root may see the sum of each of its children, no less than those minima.
     """
 
     min_members: int = 2
     min_devices: int = 3
     colluders_one_in: int = 4
     max_clip: float = 100.0
+    cohorts_apart: bool = False
 
     def __post_init__(self) -> None:
         numbers = (self.min_members, self.min_devices, self.colluders_one_in)
@@ -46,6 +48,8 @@ class Policy:
             )
         if not isinstance(self.max_clip, int | float) or not 0 < self.max_clip <= 1e6:
             raise OperatorError(f"max_clip is {self.max_clip}; allowed: above 0, up to 1000000")
+        if not isinstance(self.cohorts_apart, bool):
+            raise OperatorError(f"cohorts_apart is {self.cohorts_apart!r}; allowed: true or false")
 
 
 def weaker(given: Policy, held: Policy) -> tuple[str, ...]:
@@ -55,6 +59,7 @@ def weaker(given: Policy, held: Policy) -> tuple[str, ...]:
         "min_devices": given.min_devices < held.min_devices,
         "colluders_one_in": _share(given) < _share(held),
         "max_clip": given.max_clip > held.max_clip,
+        "cohorts_apart": given.cohorts_apart and not held.cohorts_apart,
     }
     return tuple(name for name, is_less in less.items() if is_less)
 

@@ -27,6 +27,12 @@ class Latencies:
             self._ring[self._count % WINDOW] = seconds
         self._count += 1
 
+    def since(self, count: int) -> tuple[int, list[float]]:
+        """How many there were so far, and those after the first `count` as far as they are kept."""
+        fresh = min(self._count - count, len(self._ring))
+        places = (n % WINDOW for n in range(self._count - fresh, self._count))
+        return self._count, [self._ring[place] for place in places]
+
     def quantile(self, q: float) -> float:
         """The smallest latency that at least a share `q` in (0, 1] did not exceed; 0 if none."""
         ranked = sorted(self._ring)

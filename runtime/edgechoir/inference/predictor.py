@@ -137,6 +137,11 @@ class Predictor:
         return self._live.session.provider
 
     @property
+    def probe(self) -> float:
+        """How long the live model took for one sample when it was put on trial, in seconds."""
+        return self._live.probe
+
+    @property
     def inline(self) -> bool:
         """Whether the live model is so fast that `apredict` does without a thread."""
         return self._live.probe < INLINE_BELOW
@@ -279,6 +284,12 @@ class Predictor:
                 swaps=self._swaps,
                 rollbacks=self._rollbacks,
             )
+
+    def latencies_since(self, count: int) -> tuple[int, list[float]]:
+        """How many answers were timed so far, and the seconds of those after the first `count`; of
+        many, the latest 1,024."""
+        with self._count:
+            return self._latencies.since(count)
 
     def close(self) -> None:
         """Let the worker thread go; it ends after the batch it is at."""

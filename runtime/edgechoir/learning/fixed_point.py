@@ -1,10 +1,10 @@
-"""Updates as integers in Z_2^32 or Z_2^16, so that their sum is exact and can be masked.
+"""Updates as integers in Z_2^32, Z_2^16 or Z_2^8, so that their sum is exact and can be masked.
 
 A device's part of the sum is w * delta, w = min(n, max_samples) / max_samples, each coordinate of
 delta clipped to +-clip and rounded at random to a multiple of 1/scale (stochastic rounding: the
 expectation is the value, so errors of many devices cancel; Gupta et al. 2015, section 3.1). Behind
 the d coordinates of the model stand the figures of `TAIL`: what would otherwise travel in clear.
-In the narrow ring a figure is cut into limbs that each fit a device's share.
+In the narrow rings a figure is cut into limbs that each fit a device's share.
 
 Overflow cannot happen: with D devices in the whole tree every coordinate of a device lies within
 +-share, and D * share < 2^(bits - 1). The scale follows from that, so all tiers use the same.
@@ -18,7 +18,7 @@ import numpy as np
 from edgechoir.errors import BadUpdate, LocalError
 from edgechoir.types import Floats, Ring
 
-WIDTHS: Final = (16, 32)
+WIDTHS: Final = (8, 16, 32)
 MAX_DEVICES: Final = (2**31 - 1) // 2
 """In the whole tree: with more, a device's share of the ring is less than 2."""
 TAIL: Final = ("samples", "clipped", "ones", "held_out", "correct", "loss")
@@ -48,7 +48,10 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """A decoded sum: `delta` [d] is the mean update weighted by samples."""
+    """A decoded sum: `delta` [d] is the mean update weighted by samples.
+
+    `cohorts` holds the sums it was made of, where they could be seen (`learning/slots.py`).
+    """
 
     delta: Floats
     samples: int
@@ -57,6 +60,7 @@ class Total:
     held_out: int
     accuracy: float | None
     loss: float | None
+    cohorts: tuple["Total", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class Encoding:
     """The fixed-point code of one round; the same on every member of the tree.
 
     `dimension` d of the model, at most `devices` in the whole tree, `clip` > 0 per coordinate of
-    an update, `max_samples` the most that one device may weigh, `bits` 16 or 32 of the ring.
+    an update, `max_samples` the most that one device may weigh, `bits` 8, 16 or 32 of the ring.
     """
 
     dimension: int
@@ -87,8 +91,10 @@ class Encoding:
             )
 
     @property
-    def dtype(self) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
+    def dtype(self) -> np.dtype[np.uint8] | np.dtype[np.uint16] | np.dtype[np.uint32]:
         """Of a ring element."""
+        if self.bits == 8:
+            return np.dtype(np.uint8)
         return np.dtype(np.uint16) if self.bits == 16 else np.dtype(np.uint32)
 
     @property

@@ -14,7 +14,9 @@ class Metrics(Document):
     at: Seconds = Field(description="End of the round, unix seconds.")
     outcome: Line = Field(description="done, failed, or diverged: not followed.")
     reason: Line | None = Field(default=None, description="Why it failed, or was not followed.")
-    version: Count | None = Field(default=None, description="The model version it led to.")
+    version: Count | None = Field(
+        default=None, description="The model version it began with, which the figures are of."
+    )
     accuracy: Reading = Field(
         default=None, description="Of the model the round began with, on rows held out, 0 to 1."
     )
@@ -27,7 +29,12 @@ class Metrics(Document):
     devices: Count | None = Field(default=None, description="Devices whose updates are in the sum.")
     samples: Count | None = Field(default=None, description="Training samples behind the sum.")
     clipped_share: Reading = Field(default=None, description="Share of coordinates clipped.")
+    rule: Line | None = Field(default=None, description="What makes the sum the next model.")
+    epsilon: Reading = Field(
+        default=None, description="In a private run: spent so far, of a device in every round."
+    )
     final: bool = Field(default=False, description="Whether no further round follows.")
+    ended: Line | None = Field(default=None, description="Why no further round follows.")
     seconds: Reading = Field(default=None, description="Length of the round.")
     bytes_up: Count | None = Field(default=None, description="Received from the members.")
     bytes_down: Count | None = Field(default=None, description="Sent to them.")

@@ -29,9 +29,16 @@ class ModelStatus(Part):
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")] | None = Field(
         default=None, description="The first digits of the hash of its parameters."
     )
-    accuracy: Reading = Field(default=None, description="Accuracy on the rows kept out, 0 to 1.")
+    accuracy: Reading = Field(
+        default=None,
+        description="On rows held out by the devices beneath, 0 to 1; of a device, on its own, "
+        "where its owner publishes it.",
+    )
     loss: Reading = Field(default=None, description="Loss on them.")
     rmse: Reading = Field(default=None, description="Of a regression, its error on them.")
+    measured_in: Count | None = Field(
+        default=None, description="The round that measured them, of the version it began with."
+    )
     best_version: Count | None = Field(default=None, description="The one that has done best.")
     rollbacks: Count | None = Field(
         default=None, description="How often the run diverged and went back to it."
@@ -66,6 +73,9 @@ class InferenceStatus(Part):
     provider: Line | None = Field(default=None, description="What executes the model.")
     version: Count | None = Field(default=None, description="The version that answers.")
     swaps: Count | None = Field(default=None, description="Models exchanged while answering.")
+    own: bool = Field(
+        default=False, description="Does the device's own model answer, not the global one?"
+    )
     held_back: Count = Field(
         default=0, description="Newer models that did too badly on the samples held out here."
     )
@@ -94,6 +104,8 @@ class TrainingStatus(Part):
     fits: Count | None = Field(default=None, description="Rounds trained in.")
     seconds: Reading = Field(default=None, description="How long the last training took.")
     samples: Count | None = Field(default=None, description="Labelled samples kept for it.")
+    pauses: Count = Field(default=0, description="Times it waited for answers that took too long.")
+    peak_mb: Reading = Field(default=None, description="Memory of its process at most.")
 
 
 class PrivacyStatus(Part):

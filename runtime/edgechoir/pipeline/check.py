@@ -16,7 +16,7 @@ from edgechoir.pipeline.keyed import Keyed
 from edgechoir.pipeline.sample import Bound, Bounds, Sample
 from edgechoir.types import Floats
 
-Missing = Literal["drop", "fill", "last"]
+Missing = Literal["drop", "fill", "last", "keep"]
 Outside = Literal["drop", "clip", "missing"]
 
 
@@ -24,9 +24,10 @@ class Check:
     """Lets a sample through only as declared.
 
     It has `shape` (None: any). A value that is absent (NaN) or infinite is `missing`: "drop"
-    refuses the sample, "fill" puts `fill` in its place, "last" the key's last good value there. A
-    value `outside` [`minimum`, `maximum`] (one number, or one for each value): "drop" refuses the
-    sample, "clip" moves the value to the bound, "missing" treats it as absent.
+    refuses the sample, "fill" puts `fill` in its place, "last" the key's last good value there,
+    "keep" leaves it to the model as NaN. A value `outside` [`minimum`, `maximum`] (one number, or
+    one for each value): "drop" refuses the sample, "clip" moves the value to the bound, "missing"
+    treats it as absent.
     """
 
     __slots__ = ("_bounds", "_fill", "_last", "_missing", "_outside", "shape")
@@ -63,13 +64,19 @@ class Check:
             absent |= self._bounds.outside(x)
         if absent.any():
             x = self._filled(sample.key, x, absent)
-        if not self._bounds.hold(x):
+        if not self._hold(x):
             if self._outside == "drop":
-                raise OutOfRange(f"{sample.key}: {x.min()} to {x.max()} is out of range")
+                raise OutOfRange(f"{sample.key}: {np.nanmin(x)} to {np.nanmax(x)} is out of range")
             x = self._bounds.clip(x)
         if self._missing == "last":
             self._last[sample.key][:] = (x,)
         return sample if x is sample.x else sample._replace(x=x)
+
+    def _hold(self, x: Floats) -> bool:
+        """Whether all that is there lies within."""
+        if self._missing != "keep":
+            return self._bounds.hold(x)
+        return not (self._bounds.outside(x) & ~np.isnan(x)).any()
 
     def block(self, block: Block) -> Block:
         """Many at once, if all are as declared. Raises BadSample: they must be taken one by one."""
@@ -86,6 +93,8 @@ class Check:
     def _filled(self, key: str, x: Floats, absent: npt.NDArray[np.bool_]) -> Floats:
         if self._missing == "fill":
             return np.where(absent, self._fill, x)
+        if self._missing == "keep" and not absent.all():
+            return np.where(absent, np.float32(np.nan), x)
         last = self._last[key]
         if self._missing == "last" and last and last[0].shape == x.shape:
             return np.where(absent, last[0], x)

@@ -44,6 +44,7 @@ from edgechoir.rounds.epoch import (
     read_join,
     roster_hash,
     round_context,
+    slots_of,
 )
 from edgechoir.rounds.events import (
     Back,
@@ -495,6 +496,10 @@ def _start(s: Aggregator, now: float, entropy: Entropy) -> Step:
     if devices > order.devices:
         reason = f"{devices} devices are beneath, the order is for {order.devices} in all"
         return s, [membership(s), RoundFailed(order.round, reason)]  # the next one is to know
+    alone = [name for name in cohort if s.members[name].entry.address.tier == "device"]
+    if order.apart == wire.APART and alone:
+        reason = f"{alone[0]} is a device, whose vector would be seen alone: put it under a node"
+        return s, [RoundFailed(order.round, reason)]
     if len(cohort) < s.needed:
         # Who has left nothing for this turn cannot be in it: the epoch is stuck without them.
         reason = f"{len(cohort)} members are prepared, {s.needed} are needed"
@@ -568,7 +573,7 @@ def _upload(s: Aggregator, e: Received, now: float, entropy: Entropy) -> Step:
     if name not in turn.plan.cohort or name in turn.arrived or name in turn.absent:
         raise OutOfPlace(f"{name} has no upload to make in turn {turn.plan.turn}")
     contents = open_upload(kem, message, name)
-    vector = masked_vector(contents, turn.encoding, name)
+    vector = masked_vector(contents, turn.encoding, name, slots_of(turn.plan))
     check_receipt(s.members[name].entry, message.receipt, turn.context)
     s = _keep_prepared(s, name, wire.decode_as(wire.Prepare, contents.prepare))
     s = replace(s, turn=count_in(turn, name, vector, message.receipt))

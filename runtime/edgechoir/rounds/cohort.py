@@ -8,7 +8,15 @@ import numpy as np
 from edgechoir import wire
 from edgechoir.errors import BadUpdate, Malformed, RemoteError
 from edgechoir.learning.fixed_point import Encoding
-from edgechoir.rounds.epoch import answer_info, encoding_of, places_of, upload_info
+from edgechoir.learning.slots import slots
+from edgechoir.rounds.epoch import (
+    answer_info,
+    encoding_of,
+    length_of,
+    places_of,
+    slots_of,
+    upload_info,
+)
 from edgechoir.secagg.boxes import commitment, open_escrow
 from edgechoir.secagg.masking import sum_seeds
 from edgechoir.secagg.pads import Keystream, add_pads
@@ -78,7 +86,7 @@ def begin_turn(
         roster=roster,
         threshold=threshold,
         keystream=keystream,
-        total=np.zeros(encoding.length, encoding.dtype),
+        total=np.zeros(length_of(plan), encoding.dtype),
         deadline=deadline,
     )
 
@@ -89,11 +97,13 @@ def open_upload(kem: KemKey, upload: wire.Upload, member: str) -> wire.Contents:
     return wire.decode_as(wire.Contents, inside)
 
 
-def masked_vector(contents: wire.Contents, encoding: Encoding, member: str) -> Ring:
-    """The masked vector [length] in an upload. Raises BadUpdate."""
-    expected = encoding.length * encoding.dtype.itemsize
+def masked_vector(contents: wire.Contents, encoding: Encoding, member: str, sums: int = 1) -> Ring:
+    """The masked vector [sums * length] in an upload. Raises BadUpdate."""
+    expected = sums * encoding.length * encoding.dtype.itemsize
     if len(contents.vector) != expected:
         raise BadUpdate(f"{member} sent {len(contents.vector)} bytes, expected {expected}")
+    if encoding.bits == 8:
+        return np.frombuffer(contents.vector, np.uint8)
     if encoding.bits == 16:
         return np.frombuffer(contents.vector, "<u2").astype(np.uint16, copy=False)
     return np.frombuffer(contents.vector, "<u4").astype(np.uint32, copy=False)
@@ -179,8 +189,19 @@ def check_sum(turn: Turn, total: Ring) -> None:
     Where each survivor is one device, the constant coordinate must say exactly how many there are;
     higher up a survivor may have lost some of the devices it had when it joined.
     """
-    devices = sum(turn.devices[name] for name in turn.survivors)
+    if turn.plan.apart != wire.APART:
+        _check_one(turn, total, turn.survivors)
+        return
+    for name, own in zip(turn.plan.cohort, slots(total, slots_of(turn.plan)), strict=True):
+        if name in turn.survivors:
+            _check_one(turn, own, (name,))
+        elif own.any():
+            raise BadUpdate(f"the slot of {name}, which is not in the sum, is not empty")
+
+
+def _check_one(turn: Turn, total: Ring, names: tuple[str, ...]) -> None:
+    devices = sum(turn.devices[name] for name in names)
     decoded = turn.encoding.decode(total)
-    exact = devices == len(turn.survivors)
+    exact = devices == len(names)
     if decoded.devices > devices or (exact and decoded.devices != devices):
         raise BadUpdate(f"the sum counts {decoded.devices} devices, {devices} are in it")

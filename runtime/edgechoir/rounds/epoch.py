@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from edgechoir import wire
-from edgechoir.errors import LocalError, Malformed, PolicyViolation, RemoteError
+from edgechoir.errors import BadUpdate, LocalError, Malformed, PolicyViolation, RemoteError
 from edgechoir.identity.certificate import Certified
 from edgechoir.identity.envelope import Verifier
 from edgechoir.identity.keys import SigningKey, sign, verify
@@ -133,6 +133,22 @@ def places_of(members: Iterable[str]) -> dict[str, int]:
 def encoding_of(plan: wire.Plan) -> Encoding:
     """The plan's fixed-point code. Raises BadUpdate for one that could overflow."""
     return Encoding(plan.dimension, plan.devices, plan.clip, plan.max_samples, plan.bits)
+
+
+def slots_of(plan: wire.Plan) -> int:
+    """Sums that lie behind each other in the plan's vector: one for each member, or one of all."""
+    return len(plan.cohort) if plan.apart == wire.APART else 1
+
+
+def length_of(plan: wire.Plan) -> int:
+    """Ring elements of the vector that a member masks. Raises BadUpdate where it fits nowhere."""
+    encoding = encoding_of(plan)
+    length = encoding.length * slots_of(plan)
+    if length * encoding.dtype.itemsize > wire.MAX_BLOB:
+        raise BadUpdate(
+            f"{slots_of(plan)} sums of {encoding.length} numbers do not fit into one upload"
+        )
+    return length
 
 
 def expect(message: wire.Message, kind: type[M]) -> M:

@@ -105,6 +105,7 @@ class Order:
     learning_rate: float
     seed: int
     deadline: float
+    apart: int = 0
 
 
 @dataclass(frozen=True, slots=True)

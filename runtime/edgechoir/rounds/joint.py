@@ -141,6 +141,10 @@ def _outgrown(up: Participant, down: Aggregator) -> bool:
 
 
 def order_of(plan: wire.Plan, deadline: float) -> Order:
-    """The order that carries a plan one tier down, with a deadline of its own."""
+    """The order that carries a plan one tier down, with a deadline of its own.
+
+    Where the root sees the sums of its children apart, the next tier is told so; it makes one sum.
+    """
     fields = {name: getattr(plan, name) for name in Order.__slots__}
-    return replace(Order(**fields), deadline=deadline)
+    apart = wire.ABOVE if plan.apart else wire.TOGETHER
+    return replace(Order(**fields), deadline=deadline, apart=apart)

@@ -26,7 +26,6 @@ from typing import Final
 
 from edgechoir import wire
 from edgechoir.errors import (
-    BadUpdate,
     LocalError,
     Malformed,
     OutOfPlace,
@@ -38,7 +37,9 @@ from edgechoir.errors import (
 from edgechoir.identity.envelope import Verifier
 from edgechoir.identity.keys import SigningKey
 from edgechoir.identity.policy import Policy
+from edgechoir.learning.fixed_point import Encoding
 from edgechoir.learning.privacy.terms import terms_of
+from edgechoir.learning.slots import place
 from edgechoir.learning.task import read_task
 from edgechoir.rounds.agreement import check_agreed, check_receipt, make_consent, make_receipt
 from edgechoir.rounds.epoch import (
@@ -46,12 +47,14 @@ from edgechoir.rounds.epoch import (
     answer_info,
     encoding_of,
     expect,
+    length_of,
     make_bundles,
     open_bundles,
     places_of,
     read_roster,
     roster_hash,
     round_context,
+    slots_of,
     upload_info,
 )
 from edgechoir.rounds.events import (
@@ -433,9 +436,11 @@ def _check_plan(s: Participant, plan: wire.Plan) -> bytes:
         )
     _check_group(s.who.policy, s.entries, plan.cohort, "a cohort")
     _check_clip(s.who.policy, plan)
+    if plan.apart:
+        _check_apart(s, plan)
     if s.devices > plan.devices:
         raise PolicyViolation(f"{s.devices} devices here, the plan is for {plan.devices} in all")
-    encoding_of(plan)
+    length_of(plan)
     return round_context(s.who.federation, s.who.parent, plan)
 
 
@@ -453,6 +458,21 @@ def _check_clip(policy: Policy, plan: wire.Plan) -> None:
     room = terms.clip(plan.dimension, plan.devices, plan.bits)
     if plan.clip > room * (1 + 1e-6):
         raise PolicyViolation(f"clip {plan.clip}, but noise takes no more than {room:.6g}")
+
+
+def _check_apart(s: Participant, plan: wire.Plan) -> None:
+    """Raises PolicyViolation where the root must not see the sum of one cohort."""
+    policy = s.who.policy
+    if not policy.cohorts_apart:
+        raise PolicyViolation(
+            "the root would see the sums of single cohorts; this member's policy has no "
+            "cohorts_apart: sign and pin one that has"
+        )
+    if plan.apart == wire.APART and s.devices < policy.min_devices:
+        raise PolicyViolation(
+            f"the root would see a sum of {s.devices} devices; this member's policy asks for "
+            f"{policy.min_devices}"
+        )
 
 
 def _open_boxes(
@@ -483,7 +503,7 @@ def _try_work(s: Participant) -> Step:
     expand = ExpandMask(
         round=plan.round,
         seeds=_seeds(s, s.turn),
-        length=encoding_of(plan).length,
+        length=length_of(plan),
         bits=plan.bits,
         keystream=s.keystream,
     )
@@ -504,7 +524,7 @@ def _model_held(s: Participant, e: ModelHeld, now: float, entropy: Entropy) -> S
 
 def _mask_ready(s: Participant, e: MaskReady, now: float, entropy: Entropy) -> Step:
     turn = s.turn
-    if turn is None or e.round != turn.plan.round or len(e.mask) != encoding_of(turn.plan).length:
+    if turn is None or e.round != turn.plan.round or len(e.mask) != length_of(turn.plan):
         return s, []
     return replace(s, turn=replace(turn, mask=e.mask)), []
 
@@ -517,11 +537,12 @@ def _contribution(s: Participant, e: Contribution, now: float, entropy: Entropy)
     encoding = encoding_of(plan)
     try:
         encoding.within(e.vector, s.devices)
-    except BadUpdate as error:
+        vector = _in_place(s, plan, encoding, e.vector)
+    except RemoteError as error:
         return _give_up(s, str(error), now, entropy)
     seeds = _seeds(s, turn)
     s, _ = _provide(s, plan.turn + 1, entropy)
-    sealed = _sealed(s, turn, e.vector, seeds, entropy)
+    sealed = _sealed(s, turn, vector, seeds, entropy)
     receipt = make_receipt(s.who.key, turn.context)
     upload = wire.Upload(plan.epoch, plan.turn, turn.context, receipt, sealed)
     s = replace(
@@ -533,6 +554,19 @@ def _contribution(s: Participant, e: Contribution, now: float, entropy: Entropy)
         wake=now + QUIET_S,
     )
     return s, [Record(plan.epoch, plan.round, upload), ToParent(upload)]
+
+
+def _in_place(s: Participant, plan: wire.Plan, encoding: Encoding, vector: Ring) -> Ring:
+    """The vector as it is masked: in this member's slot, where each has one.
+
+    Raises RemoteError for a sum of fewer devices than may be seen apart.
+    """
+    if plan.apart != wire.APART:
+        return vector
+    devices, least = encoding.decode(vector).devices, s.who.policy.min_devices
+    if devices < least:
+        raise PolicyViolation(f"the root would see a sum of {devices} devices, {least} are needed")
+    return place(vector, plan.cohort.index(s.who.name), slots_of(plan))
 
 
 def _sealed(

@@ -21,10 +21,12 @@ from edgechoir.learning.fixed_point import Total, heaviest
 from edgechoir.learning.rates import Rates
 from edgechoir.learning.rules.fedavg import FedAvg
 from edgechoir.learning.rules.rule import Rule
+from edgechoir.learning.slots import decode_apart
 from edgechoir.learning.state import State, digest, digest_of, to_bytes
 from edgechoir.learning.task import MEASURE, Option, Task
-from edgechoir.rounds.epoch import encoding_of
+from edgechoir.rounds.epoch import encoding_of, slots_of
 from edgechoir.rounds.events import Membership, Order, RoundDone, RoundFailed, Tick
+from edgechoir.rounds.figures import SQUARED
 from edgechoir.rounds.watch import Best, Watch
 from edgechoir.types import Floats
 
@@ -137,6 +139,7 @@ class Schedule:
     round: int = 0
     done: int = 0
     devices: int = 0
+    members: int = 0
     running: bool = False
     began: float = 0.0
     failures: int = 0
@@ -163,8 +166,9 @@ def start(schedule: Schedule) -> Publish:
 def step(s: Schedule, event: Happened, now: float) -> tuple[Schedule, list[Did]]:
     """Advance by one event."""
     match event:
-        case Membership(_, _, devices, last_round):
-            s = replace(s, devices=devices, round=max(s.round, last_round))
+        case Membership(_, members, devices, last_round):
+            beneath = replace(s, devices=devices, members=len(members))
+            s = replace(beneath, round=max(s.round, last_round))
             return _next(s, now)
         case RoundDone():
             return _done(s, event, now)
@@ -197,6 +201,9 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
     except BadUpdate as error:
         s = replace(s, finished=str(error))
         return s, [Finished(s.finished)]
+    if s.asking is None and (lacking := s.rule.lacking(s.members)):
+        s = replace(s, failures=s.failures + 1, wake=now + _backoff(s))
+        return s, [Result(s.round, s.version, 0.0, None, lacking)]
     following = s.round + 1
     s = replace(s, round=following, ordered=following, running=True, began=now, wake=None)
     order = Order(
@@ -216,6 +223,7 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
         learning_rate=course.learning_rate * course.rates.part(s.done) / 2**s.watch.rollbacks,
         seed=course.seed + s.round,
         deadline=course.deadline,
+        apart=wire.APART if s.asking is None and s.rule.apart else wire.TOGETHER,
     )
     return s, [order]
 
@@ -223,10 +231,15 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
 def _training(s: Schedule) -> Ask:
     """The next training round. Raises BadUpdate where the rule's bounds do not fit the ring."""
     course, work = s.course, s.rule.task()
-    task = replace(work, options={**course.local, **work.options})
+    task = replace(work, options={**course.local, **_measured_by(course), **work.options})
     dimension = s.rule.coordinates(len(s.state.weights))
     clip, most = s.rule.weighing(course.clip, course.max_samples, dimension, s.devices, course.bits)
     return Ask("", task, dimension, clip, most, course.bits)
+
+
+def _measured_by(course: Course) -> dict[str, Option]:
+    """What tiers between must know to read the figures of their sums."""
+    return {} if course.classifies else {SQUARED: True}
 
 
 def _prepared(s: Schedule, aux: Mapping[str, Floats], now: float) -> tuple[Schedule, list[Did]]:
@@ -242,7 +255,10 @@ def _done(s: Schedule, e: RoundDone, now: float) -> tuple[Schedule, list[Did]]:
     plan = e.plan
     try:
         encoding = encoding_of(plan)
-        total = encoding.decode(e.total)
+        if plan.apart == wire.APART:
+            total = decode_apart(encoding, e.total, slots_of(plan))
+        else:
+            total = encoding.decode(e.total)
         if s.asking is not None and s.asking.name != CLOSING:
             return _answered(s, Answered(s.asking.name, total), now)
         shown = total if s.asking else s.rule.report(total)
@@ -288,7 +304,8 @@ def _published(
     """Hand the state out, and go on: with the next round, or with the end for `why`."""
     closes = bool(why) and s.course.release == "best"
     if closes:
-        measure = Ask(CLOSING, Task(MEASURE), 1, 1.0, s.course.max_samples, s.course.bits)
+        task = Task(MEASURE, _measured_by(s.course))
+        measure = Ask(CLOSING, task, 1, 1.0, s.course.max_samples, s.course.bits)
         s = replace(s, closing=why, asking=measure, tries=0)
     else:
         s = replace(s, finished=why)
@@ -363,9 +380,14 @@ def _failed(s: Schedule, round_: int, reason: str, now: float) -> tuple[Schedule
             return _closed(s, f"{s.closing}; the last version was not measured: {reason}")
         return _answered(s, Answered(s.asking.name, None, reason), now)
     result = Result(round_, s.version, max(now - s.began, 0.0), None, reason)
-    pause = min(0.2 * 2**s.failures, MAX_BACKOFF_S)
-    s = replace(s, running=False, failures=s.failures + 1, tries=s.tries + 1, wake=now + pause)
+    wake = now + _backoff(s)
+    s = replace(s, running=False, failures=s.failures + 1, tries=s.tries + 1, wake=wake)
     return s, [result]
+
+
+def _backoff(s: Schedule) -> float:
+    doubled: int = 2 ** min(s.failures, 10)
+    return min(0.2 * doubled, MAX_BACKOFF_S)
 
 
 def model_of(s: Schedule, devices: int, samples: int, finished: str) -> wire.Model:

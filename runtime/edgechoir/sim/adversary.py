@@ -41,6 +41,7 @@ _PLAN: dict[str, Any] = {
     "bits": 32,
     "model_version": 1,
     "model_hash": MODEL,
+    "task": b'{"kind":"train"}',
     "dimension": 8,
     "devices": 32,
     "clip": 1.0,

@@ -70,10 +70,12 @@ class SampleStore:
         keep: Keep = "recent",
         balanced: bool = False,
         cipher: RowCipher | None = None,
+        gaps: bool = False,
         batch_seconds: float = 5.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`max_age` in seconds; `clock` says, in unix seconds, how old a row is when it is read.
+        """`max_age` in seconds; with `gaps` a value of a sample may be missing (NaN);
+        `clock` says, in unix seconds, how old a row is when it is read.
 
         Raises OperatorError: the file holds other shapes or was sealed otherwise, the bound holds
         no row, or there are no classes to balance.
@@ -84,6 +86,7 @@ class SampleStore:
         self._targets = targets
         self._row_bytes = 4 * math.prod(self._shape) + (4 * targets or 8)
         self._max_age, self._clock = max_age, clock
+        self._gaps = gaps
         self._keep, self._balanced, self._cipher = keep, balanced, cipher
         cost = self._row_bytes + ROW_COST + (0 if cipher is None else OVERHEAD)
         self.capacity = min(max_rows, max_bytes // cost)
@@ -270,7 +273,7 @@ class SampleStore:
         values = np.ascontiguousarray(x, "<f4")
         if values.shape != self._shape:
             raise BadSample(f"sample of shape {values.shape}, expected {self._shape}")
-        if not np.isfinite(values).all():
+        if not (np.isfinite(values) | (self._gaps & np.isnan(values))).all():
             raise BadSample("sample with a value that is not a finite number")
         return values.tobytes()
 

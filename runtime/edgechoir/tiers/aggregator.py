@@ -24,6 +24,7 @@ from edgechoir.rounds.events import (
     Tick,
     Work,
 )
+from edgechoir.rounds.figures import Cohort, cohort_of
 from edgechoir.rounds.schedule import (
     Answered,
     Ask,
@@ -38,6 +39,7 @@ from edgechoir.rounds.schedule import (
     start,
 )
 from edgechoir.rounds.schedule import step as step_schedule
+from edgechoir.store.rounds import RoundHistory
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.host import Host
 from edgechoir.tiers.models import Held, keep, latest, read_model
@@ -62,6 +64,7 @@ class AggregatorTier:
         schedule: Schedule | None,
         subject: Model | None = None,
         preparation: Callable[[], Generator[Asked, Reply, dict[str, Floats]]] | None = None,
+        history: RoundHistory | None = None,
     ) -> None:
         self.config = config
         self.host: Host
@@ -69,12 +72,13 @@ class AggregatorTier:
         self._schedule = schedule
         self.subject = subject
         self._preparation = preparation
+        self._history = history
         self._held: Held | None = None
         self._outcome = ""
         self._reason = ""
         self._began = 0.0
         self._seconds = 0.0
-        self._total: Total | None = None
+        self._measures: Cohort | None = None
         self._members: tuple[str, ...] = ()
         self._survivors: tuple[str, ...] = ()
         self._bytes = (0, 0)
@@ -108,9 +112,11 @@ class AggregatorTier:
                 self._model(model, envelope)
             case Work():
                 self._begin()
-            case RoundDone(plan, survivors, _):
+            case RoundDone(plan, survivors, total):
                 self._survivors = survivors
                 self._end("done", "", plan.round)
+                if self._schedule is None:
+                    self._measures = cohort_of(plan, total) or self._measures
             case RoundFailed(round_, reason):
                 self._end("failed", reason, round_)
             case Membership(_, members, _, _):
@@ -222,10 +228,13 @@ class AggregatorTier:
                     self._publish(self._held, envelope, rule), "publish model"
                 )
             case Result():
-                self._total = one.total
+                figures = self._figures(one.total)
+                if one.total is not None:
+                    self._measures = Cohort(one.round, **figures)
                 sent, received = self.host.letters.sent, self.host.received
                 moved = (sent - self._bytes[0], received - self._bytes[1])
-                self.host.spawn(self._report(one, moved, self._sound(one)), "report")
+                metrics = self._metrics(one, moved, figures)
+                self.host.spawn(self._report(one, metrics, self._sound(one)), "report")
                 if one.total is not None and one.reason:
                     log.warning("round %d: %s", one.round, one.reason)
                     self._outcome, self._reason = "diverged", one.reason
@@ -278,12 +287,13 @@ class AggregatorTier:
         rmse = rmse_of(total, self._schedule.course.classifies)
         return {"accuracy": total.accuracy, "loss": total.loss, "rmse": rmse}
 
-    async def _report(self, result: Result, moved: tuple[int, int], sound: bool) -> None:
-        await self._measured(result, sound)
-        total = result.total
-        figures = self._figures(total)
+    def _metrics(
+        self, result: Result, moved: tuple[int, int], figures: dict[str, float | None]
+    ) -> Metrics:
+        """What came of a round, as it is published and kept."""
+        total, privacy = result.total, self._privacy()
         outcome = "failed" if total is None else "diverged" if result.reason else "done"
-        metrics = Metrics(
+        return Metrics(
             federation=self.config.federation,
             tier=self.config.tier,
             member=self.config.member,
@@ -303,8 +313,19 @@ class AggregatorTier:
             seconds=result.seconds,
             bytes_up=moved[1],
             bytes_down=moved[0],
+            rule=self.config.rule.name if isinstance(self.config, CloudConfig) else None,
+            epsilon=None if privacy is None else privacy["epsilon"],
             final=self._schedule is not None and bool(self._schedule.finished),
+            ended=None if self._schedule is None else self._schedule.finished or None,
         )
+
+    async def _report(self, result: Result, metrics: Metrics, sound: bool) -> None:
+        await self._measured(result, sound)
+        if self._history is not None:
+            try:
+                await asyncio.to_thread(self._history.add, metrics.to_json())
+            except OperatorError as error:  # the run goes on all the same
+                log.error("%s", error)
         await self.host.publish_json("metrics", metrics.to_json(), qos=1)
 
     # ---- status
@@ -338,13 +359,14 @@ class AggregatorTier:
         }
 
     def _quality(self) -> dict[str, Any]:
-        """How the version before this one did, and which has done best."""
+        """How the version before this one did beneath, and which has done best."""
         best = None if self._schedule is None else self._schedule.watch.best
-        figures = self._figures(self._total)
+        seen = self._measures
         return {
-            "accuracy": figures["accuracy"],
-            "rmse": figures["rmse"],
-            "loss": figures["loss"],
+            "accuracy": None if seen is None else seen.accuracy,
+            "rmse": None if seen is None else seen.rmse,
+            "loss": None if seen is None else seen.loss,
+            "measured_in": None if seen is None else seen.round,
             "best_version": None if best is None else best.version,
             "rollbacks": None if self._schedule is None else self._schedule.watch.rollbacks,
         }

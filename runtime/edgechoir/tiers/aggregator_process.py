@@ -1,5 +1,6 @@
 """The process of a tier with children: node, edge cloud or cloud."""
 
+import json
 import math
 import os
 from collections.abc import AsyncIterator, Callable, Generator
@@ -13,11 +14,15 @@ import numpy as np
 
 from edgechoir.bundle.load import Bundle, load_bundle
 from edgechoir.bundle.manifest import Preprocessing
+from edgechoir.config.rules import DistilRule
 from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
 from edgechoir.errors import OperatorError
 from edgechoir.learning.rates import Rates
 from edgechoir.learning.rules.choose import make_rule
+from edgechoir.learning.rules.compressed import make_compressed
+from edgechoir.learning.rules.distil import Distil, shared_hash
 from edgechoir.learning.rules.private import make_private
+from edgechoir.learning.rules.robust import make_robust
 from edgechoir.learning.rules.rule import Rule
 from edgechoir.learning.rules.trees import Trees
 from edgechoir.learning.state import State
@@ -27,8 +32,11 @@ from edgechoir.learning.trees.prepare import preparation as trees_preparation
 from edgechoir.rounds.schedule import Course, Schedule
 from edgechoir.rounds.watch import Best, Watch
 from edgechoir.store.journal import RoundJournal
+from edgechoir.store.rounds import NAME as ROUNDS_NAME
+from edgechoir.store.rounds import RoundHistory
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.aggregator import AggregatorTier
+from edgechoir.tiers.distil import read_shared
 from edgechoir.tiers.host import fatal_is_plain
 from edgechoir.tiers.local_calls import serving
 from edgechoir.tiers.models import aux_of, latest, memory_of
@@ -47,18 +55,33 @@ async def run_aggregator(
     with state_held(config.state):
         bundle = load_bundle(config.model.bundle) if isinstance(config, CloudConfig) else None
         versions = versions_of(config.state, bundle)
+        history = None
         try:
             schedule = subject = preparation = None
             if isinstance(config, CloudConfig) and bundle is not None:
                 schedule, subject = _schedule(config, bundle, versions), subject_of(bundle)
                 preparation = preparation_for(schedule.rule, subject)
-            tier = AggregatorTier(config, versions, schedule, subject, preparation)
+                history = RoundHistory(config.state / ROUNDS_NAME)
+                history.set_to(settings_of(config, bundle))
+            tier = AggregatorTier(config, versions, schedule, subject, preparation, history)
             async with host_of(config, tier.describe, tier.handle, open_link) as host:
                 tier.host = host
                 async with fatal_is_plain(), _asked(config, tier):
                     await tier.run()
         finally:
             versions.close()
+            if history is not None:
+                history.close()
+
+
+def settings_of(config: CloudConfig, bundle: Bundle) -> bytes:
+    """What a run is set to, for its report: JSON, sections of settings by their names."""
+    manifest = bundle.manifest
+    model = {"name": manifest.name, "task": manifest.task, "parameters": len(bundle.params)}
+    names = ("rule", "training", "rounds", "update", "privacy")
+    sections = config.model_dump(mode="json", include=set(names), exclude_none=True)
+    document = {"federation": config.federation, "model": model}
+    return json.dumps({**document, **{n: sections[n] for n in names if n in sections}}).encode()
 
 
 def versions_of(state: Path, bundle: Bundle | None) -> ModelVersions:
@@ -76,7 +99,7 @@ async def _asked(config: TierConfig, tier: AggregatorTier) -> AsyncIterator[None
         return
     record = tier.host.account.audit.record
     desk = QueryDesk(config.queries, tier.subject, tier.ask, tier.devices, record)
-    async with serving(config.state, {"query": desk.query}):
+    async with serving(config.state, {"query": desk.query}, "edgechoir query"):
         yield
 
 
@@ -144,16 +167,26 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
         seed=int.from_bytes(os.urandom(4)),
         classifies=classifies,
     )
-    rule = make_rule(config.rule.name, config.rule.options(training, update))
+    options = config.rule.options(training, update)
+    if isinstance(config.rule, DistilRule):
+        x = read_shared(config.rule.shared, bundle.manifest.input_shape)
+        options |= {"size": len(x) * len(bundle.manifest.outputs), "shared": shared_hash(x)}
+    rule = make_rule(config.rule.name, options)
     rule = fitted_to(rule, bundle)
     if isinstance(rule, Trees):  # half a forest is no place to go back to and learn on from
         course = replace(course, diverged_factor=math.inf)
     if config.privacy is not None:
         privacy = config.privacy.model_dump(exclude={"noise"})
         rule = make_private(rule, {"z": config.privacy.noise, **privacy})
+    if update.compresses():
+        code = update.model_dump(include={"rotate", "sent_share", "clipped_share"})
+        rule = make_compressed(rule, {"seed": int.from_bytes(os.urandom(4)), **code})
+    if config.robust is not None:
+        rule = make_robust(rule, config.robust.model_dump())
     kept = latest(versions)
     if kept is None:
-        state, version = State(np.array(bundle.params[: bundle.manifest.shared], np.float32)), 0
+        first = State(np.array(bundle.params[: bundle.manifest.shared], np.float32))
+        state, version = rule.first() if isinstance(rule, Distil) else first, 0
     else:
         state, version = State(kept.weights, kept.aux), kept.version
         rule = rule.recall(memory_of(versions))

@@ -33,6 +33,7 @@ class Learner(Protocol):
         deadline: float | None = None,
         **beside: Floats,
     ) -> Update: ...
+    async def predict(self, w: Floats, x: Floats, *, deadline: float | None = None) -> Floats: ...
     async def evaluate(
         self, w: Floats, x: Floats, y: Targets, *, deadline: float | None = None
     ) -> dict[str, float]: ...
@@ -61,7 +62,7 @@ class Keeper(Protocol):
 class Desk:
     """What a device has to work with. `answer` gives the model's outputs [n, k] for raw samples,
     `recent` the latest samples inferred on and their outputs, `personal` [p] are the layers that
-    stay here."""
+    stay here, `shared` the samples that all members have."""
 
     bundle: Bundle
     held: Held
@@ -72,6 +73,7 @@ class Desk:
     kept: Keeper | None = None
     examples: Examples | None = None
     personal: Floats | None = None
+    shared: Floats | None = None
 
     @property
     def weights(self) -> Floats:
@@ -81,11 +83,20 @@ class Desk:
 
 
 @dataclass(frozen=True, slots=True)
+class Own:
+    """A device's own model [d]; `answers` where it takes the global one's place here."""
+
+    vector: Floats
+    answers: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A device's part: `vector` [plan.dimension], a mean over `n` rows, and what was measured.
-    `personal` [p] are layers trained on the way, which are sent nowhere."""
+    `personal` [p] are layers trained on the way, and `own` a whole model; they are sent nowhere."""
 
     vector: Floats
     n: int
     figures: Figures = field(default_factory=Figures)
     personal: Floats | None = None
+    own: Own | None = None

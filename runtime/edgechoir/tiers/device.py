@@ -10,6 +10,7 @@ of them, and what they learn changes the answers as soon as the training is over
 import asyncio
 import hashlib
 import logging
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ from edgechoir.inference.candidate import Candidate, fingerprint
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
 from edgechoir.inference.waiting import WhenFull
+from edgechoir.learning.fixed_point import Figures
+from edgechoir.learning.rules.distil import Distil
 from edgechoir.learning.state import State, digest_of
 from edgechoir.monitor.records import PredictionRecord
 from edgechoir.pipeline.run import Pipeline
@@ -56,17 +59,20 @@ from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.consent import WITHDRAWN, Gate
 from edgechoir.tiers.contribution import contribution, cost_of, private_terms
 from edgechoir.tiers.desk import Examples
+from edgechoir.tiers.distil import own_model, shared_set
+from edgechoir.tiers.ditto import answering
 from edgechoir.tiers.examples import ExampleAccount, check_covered
 from edgechoir.tiers.host import Host
 from edgechoir.tiers.ledger import Ledger, Owner
 from edgechoir.tiers.models import Held, keep, latest, read_model
+from edgechoir.tiers.pending import settle
 from edgechoir.tiers.personal import PersonalLayers
 from edgechoir.tiers.recent import Recent
-from edgechoir.tiers.scaffold import settle
 from edgechoir.tiers.statistics import preparation_of
-from edgechoir.tiers.stream import flow_of
+from edgechoir.tiers.stream import flow_of, keeps_gaps
 from edgechoir.tiers.trace import Trace
 from edgechoir.tiers.work import Desk, do, do_privately
+from edgechoir.tiers.yielding import yield_to_answers
 from edgechoir.training.account import MISSING
 from edgechoir.training.account import available as accountable
 from edgechoir.training.trainer import Trainer, available
@@ -106,17 +112,24 @@ class Device:
         kept = latest(versions)
         self._layers = PersonalLayers(bundle, vectors)
         shared = self._layers.shared
+        manifest = bundle.manifest
+        self._shared = shared_set(config.training.shared, manifest.input_shape)
+        self._own = answering(vectors, manifest.size)
+        if self._shared is not None:  # the federation's is a teacher, the model is this device's
+            shared = Distil(len(self._shared) * len(manifest.outputs)).first().weights
+            self._own = own_model(vectors, bundle.params)
         first = Held(0, digest_of(State(shared)), shared)
         self._held = first if kept is None else kept
         self._started_with_bundle = kept is None
+        self._gaps = keeps_gaps(config)
         classes = bundle.manifest.task == "classification"
         self.predictor = Predictor(
             bundle.onnx,
-            self._layers.with_shared(self._held.weights),
+            self._params(self._held, self._layers.own, self._own),
             self._held.version,
             shape=bundle.manifest.input_shape,
             output=Output.LOGITS if classes else Output.VALUES,
-            prepare=preparation_of(bundle.manifest, self._held.aux),
+            prepare=preparation_of(bundle.manifest, self._held.aux, gaps=self._gaps),
             deadline=config.inference.deadline_ms / 1e3,
             providers=config.inference.providers or None,
             batch=config.inference.batch_ms / 1e3,
@@ -134,7 +147,12 @@ class Device:
         trees = bundle.manifest.trees is not None
         self._trains = config.training.enabled and (trees or available())
         self._trainer = (
-            Trainer(config.model.bundle, idle_timeout=config.training.idle_timeout_s)
+            Trainer(
+                config.model.bundle,
+                idle_timeout=config.training.idle_timeout_s,
+                memory_limit_mb=config.training.memory_mb,
+                threads=config.training.threads,
+            )
             if self._trains and not trees
             else None
         )
@@ -142,6 +160,7 @@ class Device:
         self.examples: ExampleAccount | None = None
         self._trace = None if config.trace is None else Trace(config.trace.directory)
         self._consent = Gate(config.consent, config.state)
+        self._measures: tuple[int, Figures] | None = None
         self._job: asyncio.Task[None] | None = None
         self._published = 0.0
         self._mark = (0, 0)
@@ -170,6 +189,10 @@ class Device:
                 if self._trains:
                     taking_part = self._take_part(self._trainer)
                     beside.append(group.create_task(taking_part, name="take part"))
+                if self._trainer is not None:
+                    budget = self.config.training.p99_budget_ms / 1e3
+                    yielding = yield_to_answers(self._trainer, self.predictor, budget)
+                    beside.append(group.create_task(yielding, name="yield"))
                 await self.pipeline.run()
                 log.info("the source has ended")
                 for task in beside:
@@ -277,6 +300,7 @@ class Device:
             self._vectors,
             self._examples(),
             self._layers.own,
+            self._shared,
         )
         try:
             decision = await asyncio.to_thread(self._consent.decide, plan)
@@ -289,6 +313,8 @@ class Device:
                 check_covered(decision.task)
             piece = await (do(desk, plan) if rho is None else do_privately(desk, plan))
             vector = contribution(plan, piece, honest, os.urandom)
+            if rho is None and piece.figures.held_out:
+                self._measures = plan.round, piece.figures
             if await asyncio.to_thread(self._consent.withdrawn):
                 raise PolicyViolation(WITHDRAWN)
             await asyncio.to_thread(self.ledger.charge, rho)
@@ -301,6 +327,8 @@ class Device:
         self.host.happen(Contribution(plan.round, vector))
         if piece.personal is not None:
             await self._personalise(piece.personal, plan.round)
+        if piece.own is not None:
+            await self._answer_with(piece.own.vector if piece.own.answers else None)
 
     def open_accounts(self, journal: RoundJournal) -> None:
         """What this device has given of its privacy so far. Raises OperatorError."""
@@ -341,7 +369,7 @@ class Device:
                 held = read_model(model, None if self._is_first(model) else self._held)
                 if held is None:
                     return
-                candidate = await self._stage(held, self._layers.own)
+                candidate = await self._stage(held, self._layers.own, self._own)
                 await self._keep(held)
             except RemoteError as error:
                 self.host.refuse(error)
@@ -356,7 +384,7 @@ class Device:
         """Answer with what the personal layers have learnt, and keep them; or leave them alone."""
         async with self._swap:
             try:
-                candidate = await self._stage(self._held, own)
+                candidate = await self._stage(self._held, own, self._own)
             except BadModel as error:
                 log.warning("the personal layers stay as they were: %s", error)
                 return
@@ -394,15 +422,30 @@ class Device:
             return None
         return new - live if np.isfinite(live) else None
 
-    async def _stage(self, held: Held, own: Floats) -> Candidate:
-        """What would answer with the shared part of `held` and these layers. Raises BadModel."""
-        params = self._layers.with_shared(held.weights, own)
+    async def _answer_with(self, own: Floats | None) -> None:
+        """Answer with this device's own model, or, with None, with the global one again."""
+        async with self._swap:
+            try:
+                candidate = await self._stage(self._held, self._layers.own, own)
+            except BadModel as error:
+                log.warning("what answers stays as it was: %s", error)
+                return
+            self.predictor.commit(candidate)
+            self._own = own
+
+    def _params(self, held: Held, layers: Floats, own: Floats | None) -> Floats:
+        """What answers [d]: a model of this device's own, or the global one and these layers."""
+        return self._layers.with_shared(held.weights, layers) if own is None else own
+
+    async def _stage(self, held: Held, layers: Floats, own: Floats | None) -> Candidate:
+        """What would answer with these. Raises BadModel."""
+        params = self._params(held, layers, own)
         return await asyncio.to_thread(
             self.predictor.stage,
             params,
             held.version,
             fingerprint(params),
-            preparation_of(self._bundle.manifest, held.aux),
+            preparation_of(self._bundle.manifest, held.aux, gaps=self._gaps),
         )
 
     async def _settle(self, held: Held) -> None:
@@ -440,7 +483,11 @@ class Device:
         up = self.host.endpoint.joint.up
         dropped = sum(stats.dropped.values())
         return {
-            "model": {"version": self._held.version, "sha256": self._held.digest.hex()[:16]},
+            "model": {
+                "version": self._held.version,
+                "sha256": self._held.digest.hex()[:16],
+                **self._quality(),
+            },
             "round": None
             if up is None
             else {
@@ -461,6 +508,7 @@ class Device:
                 "provider": answers.provider,
                 "version": answers.version,
                 "swaps": answers.swaps,
+                "own": self._own is not None,
                 "held_back": self._held_back,
                 "rollbacks": answers.rollbacks,
             },
@@ -487,6 +535,19 @@ class Device:
             },
         }
 
+    def _quality(self) -> dict[str, Any]:
+        """How the global model does on the rows held out here, for an owner who says so."""
+        if self._measures is None or not self.config.training.publish_accuracy:
+            return {}
+        round_, seen = self._measures
+        loss = seen.loss_sum / seen.held_out
+        return {
+            "accuracy": seen.correct / seen.held_out if self._classes else None,
+            "rmse": None if self._classes else math.sqrt(loss),
+            "loss": loss,
+            "measured_in": round_,
+        }
+
     def _training(self) -> dict[str, Any]:
         if not self._trains:
             return {"state": "off"}
@@ -494,8 +555,11 @@ class Device:
         if self._trainer is None:  # trees
             return {"state": "working" if busy else "idle"}
         stats = self._trainer.stats
+        state = "paused" if self._trainer.paused else "working" if busy else "idle"
         return {
-            "state": "working" if busy else "idle",
+            "state": state,
+            "pauses": stats.pauses,
+            "peak_mb": round(stats.peak_mb, 1),
             "fits": stats.fits,
             "seconds": round(stats.fit_seconds, 4),
         }

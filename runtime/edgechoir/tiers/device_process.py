@@ -11,11 +11,12 @@ from edgechoir.store.outbox import Outbox
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.vectors import KeptVectors
 from edgechoir.store.versions import ModelVersions
-from edgechoir.tiers.control import controlled
 from edgechoir.tiers.device import Device
 from edgechoir.tiers.host import fatal_is_plain
+from edgechoir.tiers.local_calls import serving
 from edgechoir.tiers.process import OpenLink, host_of, link_of, state_held
-from edgechoir.tiers.requests import Requests
+from edgechoir.tiers.requests import handlers_of
+from edgechoir.tiers.stream import keeps_gaps
 from edgechoir.transport.spool import Spool
 
 SAMPLES: Final = "samples.db"
@@ -43,7 +44,8 @@ async def run_device(config: DeviceConfig, open_link: OpenLink = link_of) -> Non
                 if outbox is not None:
                     keep = config.predictions.keep_hours * 3600
                     host.spool = Spool(host.link, outbox, keep, time.time, time.monotonic)
-                async with fatal_is_plain(), controlled(config.state, Requests(device).answer):
+                asked = serving(config.state, handlers_of(device), "edgechoir pipeline")
+                async with fatal_is_plain(), asked:
                     await device.run()
         finally:
             samples.close()
@@ -72,4 +74,5 @@ def _samples(config: DeviceConfig, manifest: Manifest) -> SampleStore:
         keep=kept.keep,
         balanced=kept.balanced,
         cipher=cipher,
+        gaps=keeps_gaps(config),
     )

@@ -80,6 +80,8 @@ def fit_plan(plan: wire.Plan, task: Task) -> FitPlan:
         task.get("weight_decay", 0.0),
         task.get("max_gradient_norm", 0.0),
         task.get("proximal", 0.0),
+        task.get("distil", 0.0),
+        task.get("temperature", 1.0),
     )
 
 
@@ -90,13 +92,17 @@ def bounded(delta: Floats, task: Task) -> Floats:
 
 
 async def measure(desk: Desk, trainer: Learner) -> Figures:
-    """The global model on the rows held out here, before it is trained on. The loss of a
-    regression is its mean squared error, whatever it is trained with, so that a root has the
-    RMSE."""
+    """The global model on the rows held out here, before it is trained on."""
+    return await measure_of(desk, trainer, desk.weights)
+
+
+async def measure_of(desk: Desk, trainer: Learner, w: Floats) -> Figures:
+    """w [d] on the rows held out here. The loss of a regression is its mean squared error,
+    whatever it is trained with, so that a root has the RMSE."""
     x, y = await asyncio.to_thread(desk.samples.hold_out_arrays)
     if not len(x):
         return Figures()
-    result = await trainer.evaluate(desk.weights, x, y)
+    result = await trainer.evaluate(w, x, y)
     n = len(x)
     loss = result["rmse"] ** 2 if "rmse" in result else result["loss"]
     return Figures(n, round(result.get("accuracy", 0.0) * n), loss * n)

@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
-import numpy as np
-
 from edgechoir.errors import (
     DuplicateIdentity,
     EdgechoirError,
@@ -314,7 +312,7 @@ class Host:
 
     async def _expand(self, wanted: ExpandMask) -> None:
         """Make a mask in a thread, while the work that it will cover goes on."""
-        width = np.uint16 if wanted.bits == 16 else np.uint32
+        width = f"u{wanted.bits // 8}"
         mask = await asyncio.to_thread(
             expand_mask, wanted.seeds, wanted.length, width, wanted.keystream
         )

@@ -1,4 +1,4 @@
-"""What a running tier can be told on its own machine: one request a connection, in JSON lines.
+"""What a running tier can be asked on its own machine: one request a connection, in JSON lines.
 
 The socket `control` lies in the state directory, for this user alone; nothing of it is reachable
 from another machine. A request is one line, {"do": NAME, ...}. What comes back are lines
@@ -8,19 +8,18 @@ from another machine. A request is one line, {"do": NAME, ...}. What comes back 
 import asyncio
 import json
 import logging
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from edgechoir.errors import EdgechoirError, OperatorError
-from edgechoir.tiers.socket_file import listener, removed_after, short
+from edgechoir.tiers.socket_file import LINE, connected, served
 
 log: Final = logging.getLogger(__name__)
 
 NAME: Final = "control"
-MAX_REQUEST: Final = 64 * 1024
+MAX_REQUEST: Final = LINE
 MAX_LINE: Final = 32 * 1024 * 1024
 """Of an answer."""
 MAX_CALLERS: Final = 4
@@ -32,8 +31,11 @@ Handler = Callable[[Mapping[str, Any], Tell], Awaitable[Mapping[str, Any]]]
 
 
 @asynccontextmanager
-async def serving(state: Path, handlers: Mapping[str, Handler]) -> AsyncIterator[None]:
-    """Serve requests for the time of the block. A socket that cannot be made is logged."""
+async def serving(
+    state: Path, handlers: Mapping[str, Handler], command: str
+) -> AsyncIterator[None]:
+    """Serve the requests of `command` for the time of the block, each under the name of what is to
+    be done. A socket that cannot be made is logged."""
     calls: set[asyncio.Task[None]] = set()
 
     async def call(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -53,20 +55,10 @@ async def serving(state: Path, handlers: Mapping[str, Handler]) -> AsyncIterator
             calls.discard(task)
             writer.close()
 
-    try:
-        listening = listener(state, NAME)
-    except OSError as error:
-        log.warning("nobody can ask this process at %s: %s", state / NAME, error)
-        listening = None
-    if listening is None:
-        yield
-        return
-    with removed_after(state, NAME):
-        server = await asyncio.start_unix_server(call, sock=listening, limit=MAX_REQUEST)
+    async with served(state, NAME, call, command):
         try:
             yield
         finally:
-            server.close()
             for task in tuple(calls):
                 task.cancel()
             if calls:
@@ -135,27 +127,19 @@ def request(
 ) -> dict[str, Any]:
     """Ask the process of a state directory, and wait. Raises OperatorError with what it says."""
     where = state / NAME
-    try:
-        with short(state, NAME) as path, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as to:
-            to.settimeout(seconds)
-            to.connect(path)
-            to.sendall(json.dumps(document).encode() + b"\n")
-            with to.makefile("rb") as lines:
-                while line := lines.readline(MAX_LINE + 1):
+    with connected(state, NAME, seconds) as to:
+        to.sendall(json.dumps(document).encode() + b"\n")
+        with to.makefile("rb") as lines:
+            while line := lines.readline(MAX_LINE + 1):
+                try:
                     said = json.loads(line)
-                    if "progress" in said:
-                        told(str(said["progress"]))
-                    elif "error" in said:
-                        raise OperatorError(str(said["error"]))
-                    else:
-                        answer: dict[str, Any] = said["answer"]
-                        return answer
-    except TimeoutError:
-        raise OperatorError(f"the process at {where} said nothing for {seconds:g} s") from None
-    except (FileNotFoundError, ConnectionRefusedError):
-        raise OperatorError(f"no process answers at {where}: is it running?") from None
-    except OSError as error:
-        raise OperatorError(f"cannot ask at {where}: {error.strerror}") from None
-    except ValueError:
-        raise OperatorError(f"the process at {where} gave no answer in JSON") from None
+                except ValueError:
+                    raise OperatorError(f"the process at {where} gave no answer in JSON") from None
+                if "progress" in said:
+                    told(str(said["progress"]))
+                elif "error" in said:
+                    raise OperatorError(str(said["error"]))
+                else:
+                    answer: dict[str, Any] = said["answer"]
+                    return answer
     raise OperatorError(f"the process at {where} ended without an answer")

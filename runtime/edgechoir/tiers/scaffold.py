@@ -23,9 +23,8 @@ from edgechoir.learning.rules.scaffold import CONTROL, change_of, mean_gradient,
 from edgechoir.learning.task import Task
 from edgechoir.tiers.desk import Desk, Keeper, Piece
 from edgechoir.tiers.fitting import bounded, fitted
+from edgechoir.tiers.pending import hold
 from edgechoir.types import Floats
-
-PENDING = "control-pending"
 
 
 async def scaffold(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
@@ -45,7 +44,7 @@ async def scaffold(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
     sent = np.clip(sent, -plan.clip, plan.clip)
     own = own_of(sent / np.float32(scale), before, c, leak)
     try:
-        await asyncio.to_thread(kept.put, PENDING, own, plan.round)
+        await asyncio.to_thread(hold, kept, CONTROL, own, plan.round)
     except OperatorError as error:
         raise TrainingError(str(error)) from error
     vector = np.concatenate([bounded(update.delta, task), sent])
@@ -59,16 +58,3 @@ def variates(kept: Keeper, c: Floats | None, d: int) -> tuple[Floats, Floats]:
     if c is None or len(c) != d:
         return nothing, nothing
     return c, nothing if found is None or len(found[0]) != d else found[0]
-
-
-def settle(kept: Keeper, made_by: int, uploaded: int) -> None:
-    """A model made by the round `made_by` is here, `uploaded` is the last round sent to: move c_i
-    on, or leave it. Raises OperatorError."""
-    pending = kept.get(PENDING)
-    if pending is None:
-        return
-    own, round_ = pending
-    if round_ == made_by == uploaded:
-        kept.put(CONTROL, own, round_)
-    if round_ <= made_by:
-        kept.drop(PENDING)

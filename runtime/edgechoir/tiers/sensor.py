@@ -1,4 +1,7 @@
-"""From a source's or sink's section in the configuration to what it describes."""
+"""From a source's or sink's section in the configuration to what it describes.
+
+A device has one of many kinds, so each is imported where it is made.
+"""
 
 import inspect
 import os
@@ -27,21 +30,9 @@ from edgechoir.pipeline.block import Block
 from edgechoir.pipeline.sample import Sample
 from edgechoir.pipeline.sink import Sink
 from edgechoir.pipeline.sinks.callback import CallbackSink
-from edgechoir.pipeline.sinks.http import HttpSink
-from edgechoir.pipeline.sinks.jsonl import JsonlSink
-from edgechoir.pipeline.sinks.mqtt import MqttSink
-from edgechoir.pipeline.sinks.sqlite import SqliteSink
 from edgechoir.pipeline.source import Source, find_function
-from edgechoir.pipeline.sources.camera import pictures
-from edgechoir.pipeline.sources.generator import synthetic
-from edgechoir.pipeline.sources.http_poll import HttpReading
-from edgechoir.pipeline.sources.http_receive import HttpReceiver
-from edgechoir.pipeline.sources.iio import GpioReading, IioReading
 from edgechoir.pipeline.sources.mqtt import MqttSource
 from edgechoir.pipeline.sources.python import PythonSource, paced, polled
-from edgechoir.pipeline.sources.replay import Replay
-from edgechoir.pipeline.sources.serial import SerialSource
-from edgechoir.pipeline.sources.system import SystemMetrics
 from edgechoir.transport.mqtt import MqttLink, MqttSettings
 
 SUBSCRIBE_S: Final = 3600.0
@@ -55,6 +46,8 @@ def make_source(sensor: AnySensor) -> Source:
     key = sensor.name or sensor.source
     match sensor:
         case ReplaySensor():
+            from edgechoir.pipeline.sources.replay import Replay
+
             return Replay(
                 sensor.path,
                 None if sensor.speed is not None else sensor.rate_hz,
@@ -73,24 +66,40 @@ def make_source(sensor: AnySensor) -> Source:
         case MqttSensor():
             return SensorBroker(sensor, key)
         case HttpSensor():
+            from edgechoir.pipeline.sources.http_poll import HttpReading
+
             fields = sensor.fields or ()
             read = HttpReading(sensor.url, fields, key=key, deadline=sensor.deadline_s)
             return _polled(read, sensor.rate_hz, key)
         case WebhookSensor():
+            from edgechoir.pipeline.sources.http_receive import HttpReceiver
+
             token = None if sensor.token_file is None else _token(sensor.token_file)
             return HttpReceiver(sensor.host, sensor.port, token=token, key=key)
         case SerialSensor():
+            from edgechoir.pipeline.sources.serial import SerialSource
+
             return SerialSource(sensor.path, sensor.baud, silence=sensor.silence_s, key=key)
         case IioSensor():
+            from edgechoir.pipeline.sources.iio import IioReading
+
             return _polled(IioReading(sensor.device, sensor.channels), sensor.rate_hz, key)
         case GpioSensor():
+            from edgechoir.pipeline.sources.iio import GpioReading
+
             return _polled(GpioReading(sensor.lines), sensor.rate_hz, key)
         case CameraSensor():
+            from edgechoir.pipeline.sources.camera import pictures
+
             camera = partial(pictures, sensor.device, sensor.width, sensor.height, grey=sensor.grey)
             return PythonSource(lambda: paced(camera(), sensor.rate_hz), key=key)
         case SystemSensor():
+            from edgechoir.pipeline.sources.system import SystemMetrics
+
             return _polled(SystemMetrics(sensor.metrics), sensor.rate_hz, key)
         case GeneratorSensor():
+            from edgechoir.pipeline.sources.generator import synthetic
+
             made = partial(synthetic, sensor.shape, sensor.values, sensor.seed)
             return PythonSource(lambda: paced(made(), sensor.rate_hz), key=key)
     assert_never(sensor)
@@ -101,13 +110,19 @@ def make_sink(out: AnyOut) -> Sink:
     name = out.name or out.sink
     match out:
         case FileOut():
+            from edgechoir.pipeline.sinks.jsonl import JsonlSink
+
             return JsonlSink(out.path, out.max_bytes, out.keep, name)
         case MqttOut():
             return _mqtt_sink(out, name)
         case HttpOut():
+            from edgechoir.pipeline.sinks.http import HttpSink
+
             token = None if out.token_file is None else _token(out.token_file)
             return HttpSink(out.url, token=token, deadline=out.deadline_s, name=name)
         case SqliteOut():
+            from edgechoir.pipeline.sinks.sqlite import SqliteSink
+
             return SqliteSink(out.path, out.rows, name)
         case PythonOut():
             function = find_function(out.call)
@@ -141,8 +156,10 @@ def _token(path: Path) -> str:
     return token
 
 
-def _mqtt_sink(out: MqttOut, name: str) -> MqttSink:
+def _mqtt_sink(out: MqttOut, name: str) -> Sink:
     """Its connection is opened with the first batch, by the task that writes."""
+    from edgechoir.pipeline.sinks.mqtt import MqttSink
+
     link = MqttLink(MqttSettings(out.host, out.port, name, os.urandom(8)))
     opened = False
 

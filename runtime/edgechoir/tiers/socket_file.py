@@ -4,11 +4,66 @@ A socket's own path may have 107 bytes (unix(7)), so it is reached by way of an 
 Standard library only: a health check loads this every few seconds.
 """
 
+import asyncio
 import contextlib
+import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Final
+
+from edgechoir.errors import OperatorError
+
+log: Final = logging.getLogger(__name__)
+
+LINE: Final = 64 * 1024
+"""Bytes of a line that is read, at most."""
+
+Call = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def served(state: Path, name: str, call: Call, command: str) -> AsyncIterator[None]:
+    """Serve who connects, for the time of the block. A socket that cannot be made is logged:
+    `command` will find nobody."""
+    try:
+        listening = listener(state, name)
+    except OSError as error:
+        log.warning("`%s` will find nobody at %s: %s", command, state / name, error)
+        listening = None
+    if listening is None:
+        yield
+        return
+    with removed_after(state, name):
+        server = await asyncio.start_unix_server(call, sock=listening, limit=LINE)
+        try:
+            yield
+        finally:
+            server.close()
+
+
+@contextlib.contextmanager
+def connected(state: Path, name: str, seconds: float) -> Iterator[socket.socket]:
+    """A connection to the process of this state directory; `seconds` bound each wait in the block.
+
+    Raises OperatorError.
+    """
+    where = state / name
+    try:
+        with (
+            short(state, name) as path,
+            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking,
+        ):
+            asking.settimeout(seconds)
+            asking.connect(path)
+            yield asking
+    except TimeoutError:
+        raise OperatorError(f"the process at {where} did not answer within {seconds:g} s") from None
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise OperatorError(f"no process answers at {where}: is it running?") from None
+    except OSError as error:
+        raise OperatorError(f"cannot ask at {where}: {error.strerror}") from None
 
 
 def listener(state: Path, name: str) -> socket.socket | None:

@@ -57,10 +57,18 @@ def seen_by_the_model(desk: Desk) -> Desk:
     return desk if found is None else replace(desk, samples=Standardised(desk.samples, *found))
 
 
-def preparation_of(manifest: Manifest, aux: Mapping[str, Floats]) -> Callable[[Floats], Floats]:
-    """What is done to a raw batch before the model of this state answers it. Raises BadModel."""
+def preparation_of(
+    manifest: Manifest, aux: Mapping[str, Floats], *, gaps: bool = False
+) -> Callable[[Floats], Floats]:
+    """What is done to a raw batch before the model of this state answers it.
+
+    With `gaps` values may be missing: trees take them, a network without a mean to put there has
+    its zero. Raises BadModel.
+    """
     own, found = preparation(manifest), normalisation(aux)
     if found is None:
+        if gaps and manifest.trees is None:
+            return lambda x: np.nan_to_num(own(x))
         return own
     mean, scale = found
     columns = manifest.input_shape[-1]

@@ -85,6 +85,11 @@ def sources_of(config: DeviceConfig) -> dict[str, AnySensor]:
     return found | {each.name or each.source: each for each in config.sources}
 
 
+def keeps_gaps(config: DeviceConfig) -> bool:
+    """Whether samples may come to the model and the store with values missing."""
+    return any(each.check.missing == "keep" for each in sources_of(config).values())
+
+
 def look_at(config: DeviceConfig) -> list[str]:
     """Make everything that is declared, and run none of it; the names of steps and sinks.
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from edgechoir import wire
 from edgechoir.errors import BadUpdate, PolicyViolation, TrainingError
-from edgechoir.learning.privacy.terms import EXTRAS
+from edgechoir.learning.privacy.terms import EXTRAS, terms_of
+from edgechoir.learning.rules.distil import DISTIL
 from edgechoir.learning.rules.fednova import FEDNOVA
 from edgechoir.learning.rules.scaffold import SCAFFOLD
 from edgechoir.learning.rules.trees import GRADIENTS
@@ -24,9 +25,12 @@ from edgechoir.tiers.desk import Desk as Desk
 from edgechoir.tiers.desk import Learner as Learner
 from edgechoir.tiers.desk import Piece as Piece
 from edgechoir.tiers.desk import Rows as Rows
+from edgechoir.tiers.distil import distil
+from edgechoir.tiers.ditto import own_model
 from edgechoir.tiers.fednova import fednova
 from edgechoir.tiers.fitting import Hopeless, bounded, fitted, measure, trainer_of
 from edgechoir.tiers.scaffold import scaffold
+from edgechoir.tiers.sketching import in_form
 from edgechoir.tiers.trees import figures_of_trees, gradients
 
 log: Final = logging.getLogger(__name__)
@@ -44,7 +48,8 @@ async def do(desk: Desk, plan: wire.Plan) -> Piece:
         return await work(desk if raw else statistics.seen_by_the_model(desk), plan, task)
     except Hopeless as error:
         # The root must hear how bad it is, or it could never go back to a better model.
-        return Piece(np.zeros(plan.dimension, np.float32), 1, error.figures)
+        d = plan.dimension if terms_of(task) is None else plan.dimension - EXTRAS
+        return Piece(np.zeros(d, np.float32), 1, error.figures)
 
 
 async def do_privately(desk: Desk, plan: wire.Plan) -> Piece:
@@ -62,7 +67,9 @@ async def do_privately(desk: Desk, plan: wire.Plan) -> Piece:
 async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
     """The global model as it does here, and what training makes of it."""
     update, figures = await fitted(desk, plan, task)
-    return Piece(bounded(update.delta, task), update.n, figures, update.personal)
+    own = await own_model(desk, plan, task)
+    vector = await in_form(desk, plan, task, bounded(update.delta, task))
+    return Piece(vector, update.n, figures, update.personal, own)
 
 
 async def measure_only(desk: Desk, plan: wire.Plan, task: Task) -> Piece:
@@ -81,6 +88,7 @@ KINDS: Final[dict[str, Callable[[Desk, wire.Plan, Task], Awaitable[Piece]]]] = {
     MEASURE: measure_only,
     SCAFFOLD: scaffold,
     FEDNOVA: fednova,
+    DISTIL: distil,
     GRADIENTS: gradients,
     **dict.fromkeys(statistics.KINDS, statistics.statistics),
 }

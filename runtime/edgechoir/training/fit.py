@@ -16,6 +16,7 @@ from edgechoir.bundle.manifest import Manifest, Targets, prepare
 from edgechoir.errors import TrainingError
 from edgechoir.learning.privacy.examples import private_steps
 from edgechoir.training.interpret import Program, compile_graph, run
+from edgechoir.training.lesson import lesson_of
 from edgechoir.training.loss import loss_of
 from edgechoir.training.private import poisson_rows, private_sum, system_entropy
 from edgechoir.training.step import Step
@@ -73,12 +74,15 @@ def fit(
     *,
     anchor: Floats | None = None,
     shift: Floats | None = None,
+    shared_x: Floats | None = None,
+    teacher: Floats | None = None,
 ) -> Update:
     """Train from w [d] on raw samples x [n, *input_shape] with targets y as `plan` says.
 
     `anchor` [d] is where the proximal term pulls to, w itself without one; `shift` [d] is added to
     every gradient. Either may be of the shared part alone, [s]: personal layers are then pulled to
-    where they began, and shifted by nothing.
+    where they began, and shifted by nothing. With `shared_x` [m, *input_shape] and a `teacher`
+    [m, outputs] each step also learns what the teacher says of rows drawn from them.
 
     y is [n] class numbers, or [n, outputs] for a regression. The update's metrics are "loss" and
     the manifest's metric of the *given* weights over these rows (so that their mean over the
@@ -96,6 +100,7 @@ def fit(
     anchor = w if anchor is None else _whole(bundle.manifest, anchor, w)
     shift = None if shift is None else _whole(bundle.manifest, shift, np.zeros_like(w))
     step = _step_of(model, plan, anchor, shift)
+    lesson = lesson_of(bundle.manifest, plan, shared_x, teacher)
     order = np.random.default_rng(plan.seed)
     steps, total = 0, 0.0
     with torch.random.fork_rng(devices=[]):
@@ -108,6 +113,8 @@ def fit(
             for rows in _batches(order.permutation(len(samples)), plan.batch_size):
                 output = model(samples[rows], training=True)
                 loss = loss_of(bundle.manifest.loss, output, targets[rows])
+                if lesson is not None:
+                    loss = loss + lesson(model, order)
                 gradients = torch.autograd.grad(loss, step.leaves, allow_unused=True)
                 with torch.no_grad():
                     step(gradients)
@@ -232,7 +239,7 @@ def _check_plan(plan: FitPlan) -> None:
         raise TrainingError(f"learning rate {plan.learning_rate}, expected above 0")
     if not 0 <= plan.momentum < 1:
         raise TrainingError(f"momentum {plan.momentum}, expected 0 to below 1")
-    for name in ("weight_decay", "max_gradient_norm", "proximal"):
+    for name in ("weight_decay", "max_gradient_norm", "proximal", "distil"):
         value = getattr(plan, name)
         if not (value >= 0 and np.isfinite(value)):
             raise TrainingError(f"{name} {value}, expected 0 or more")

@@ -3,13 +3,16 @@
     4 bytes    length of the JSON, big-endian
     8 bytes    length of the arrays together
     JSON       {..., "arrays": [[name, dtype, shape], ...]}
-    arrays     one after another, little-endian, C order
+
+goes through a pipe, and the arrays, one after another, little-endian, in C order, lie in the memory
+that both have (shared.py).
 
 Nothing is pickled, and every length is checked before memory is taken for it.
 """
 
 import json
 import math
+import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,9 +44,13 @@ class Frame:
     arrays: Mapping[str, Array]
 
 
-def encode(frame: Frame) -> list[bytes | memoryview]:
-    """The parts to write, arrays uncopied where they can be. Raises TrainingError if too large."""
-    table, body = [], []
+def encode(frame: Frame) -> tuple[bytes, list[bytes | memoryview]]:
+    """What goes through the pipe, and what into the memory: arrays uncopied where they can be.
+
+    Raises TrainingError: too large, or no array of ours.
+    """
+    table = []
+    body: list[bytes | memoryview] = []
     for name, array in frame.arrays.items():
         dtype = _DTYPES.get(array.dtype.name)
         if dtype is None:
@@ -54,7 +61,7 @@ def encode(frame: Frame) -> list[bytes | memoryview]:
     header = json.dumps({**frame.fields, "arrays": table}).encode()
     size = sum(len(part) for part in body)
     _check_lengths(len(header), size)
-    return [PREFIX.pack(len(header), size), header, *body]
+    return PREFIX.pack(len(header), size) + header, body
 
 
 def lengths(prefix: bytes) -> tuple[int, int]:
@@ -64,7 +71,7 @@ def lengths(prefix: bytes) -> tuple[int, int]:
     return header, body
 
 
-def decode(header: bytes, body: bytes | bytearray) -> Frame:
+def decode(header: bytes, body: bytes | bytearray | mmap.mmap) -> Frame:
     """The frame of these bytes; its arrays are views into `body`. Raises TrainingError."""
     try:
         fields = json.loads(header)

@@ -4,6 +4,9 @@ The worker starts with the first job (or `warm`), takes one job at a time and en
 `idle_timeout` seconds. A job that is cancelled, overdue or broken kills its worker: there is no
 other way to stop torch within a second, and the next job starts a fresh one. All that goes wrong
 is a TrainingError, and the device goes on inferring.
+
+`pause` stops the worker where it is, by a signal, so that what is urgent has the processor; a job's
+deadline runs on meanwhile.
 """
 
 import asyncio
@@ -26,13 +29,15 @@ from edgechoir.bundle.manifest import Targets
 from edgechoir.errors import LocalError, TrainingError
 from edgechoir.learning.privacy.examples import Steps, write_account
 from edgechoir.training.frames import PREFIX, Array, Frame, decode, encode, lengths
+from edgechoir.training.shared import Shared
 from edgechoir.types import FitPlan, Floats, Update
 
 log = logging.getLogger(__name__)
 
+_THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _KILL_TIMEOUT: Final = 5.0
-_PIECE: Final = 1 << 20
-"""Bytes handed to the pipe at once; more would be copied and held by asyncio."""
+_PIECE: Final = 1 << 16
+"""Bytes of the pipe that asyncio holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class TrainerStats:
     fits: int = 0
     fit_seconds: float = 0.0
     peak_mb: float = 0.0
+    pauses: int = 0
 
 
 def available() -> bool:
@@ -54,7 +60,8 @@ def available() -> bool:
 class Trainer:
     """Trains the bundle in `bundle_dir`. Jobs wait for one another; `deadline` is in seconds.
 
-    `memory_limit_mb` bounds the worker's private memory (RLIMIT_DATA), torch itself included.
+    `memory_limit_mb` bounds the worker's private memory (RLIMIT_DATA), torch itself included. With
+    more than one of `threads` a seed no longer fixes every bit of an update.
     """
 
     def __init__(
@@ -63,13 +70,19 @@ class Trainer:
         *,
         idle_timeout: float = 60.0,
         memory_limit_mb: int | None = None,
+        threads: int = 1,
         deadline: float = 600.0,
     ) -> None:
         self._bundle_dir = bundle_dir
         self._idle_timeout = idle_timeout
         self._memory_limit_mb = memory_limit_mb
+        self._threads = threads
         self._deadline = deadline
         self._process: asyncio.subprocess.Process | None = None
+        self._shared: Shared | None = None
+        self.started = asyncio.Event()
+        """Set when a worker starts; whoever waits for one clears it."""
+        self.paused = False
         self._lock = asyncio.Lock()
         self._cancellations = 0
         self._closed = False
@@ -174,6 +187,24 @@ class Trainer:
             raise TrainingError(f"the worker answered {answer.fields!r:.200}, expected outputs")
         return outputs.astype(np.float32, copy=False)
 
+    def pause(self) -> None:
+        """Stop the worker where it is, and any that starts meanwhile, until `resume`."""
+        if not self.paused:
+            self.paused = True
+            self.stats = replace(self.stats, pauses=self.stats.pauses + 1)
+            self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the worker go on."""
+        if self.paused:
+            self.paused = False
+            self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if (pid := self.pid) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     async def cancel(self) -> None:
         """Kill the worker; the running job and those that wait end with TrainingError."""
         self._cancellations += 1
@@ -218,8 +249,8 @@ class Trainer:
         if frame is None:
             return Frame({}, {})
         try:
-            await _send(process, frame)
-            return await _receive(process)
+            await self._send(process, frame)
+            return await self._receive(process)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             self._check_not_cancelled(before)
             await self._discard()
@@ -235,20 +266,26 @@ class Trainer:
             )
         began = time.perf_counter()
         limit = self._memory_limit_mb
+        shared = self._shared = Shared.make()
         # -P: a torch.py in the working directory is not torch.
         process = self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "edgechoir.training.worker", str(self._bundle_dir)),
             *("--idle-timeout", str(self._idle_timeout), "--parent", str(os.getpid())),
+            *("--memory", str(shared.descriptor), "--threads", str(self._threads)),
             *(() if limit is None else ("--memory-limit-mb", str(limit))),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+            env={**os.environ, **dict.fromkeys(_THREADS, str(self._threads))},
+            pass_fds=(shared.descriptor,),
             start_new_session=True,
             limit=_PIECE,
         )
         self._check_not_cancelled(before)
+        self.started.set()
+        if self.paused:
+            self._signal(signal.SIGSTOP)
         try:
-            first = await _receive(process)
+            first = await self._receive(process)
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             self._check_not_cancelled(before)
             await self._discard()
@@ -262,13 +299,31 @@ class Trainer:
         )
         return process
 
+    async def _send(self, process: asyncio.subprocess.Process, frame: Frame) -> None:
+        if process.stdin is None or self._shared is None:
+            raise LocalError("the worker was started without pipes")
+        head, body = encode(frame)
+        await asyncio.to_thread(self._shared.put, body)
+        process.stdin.write(head)
+        await process.stdin.drain()
+
+    async def _receive(self, process: asyncio.subprocess.Process) -> Frame:
+        if process.stdout is None or self._shared is None:
+            raise LocalError("the worker was started without pipes")
+        header, body = lengths(await process.stdout.readexactly(PREFIX.size))
+        text = await process.stdout.readexactly(header)
+        return decode(text, await asyncio.to_thread(self._shared.take, body) if body else b"")
+
     def _check_not_cancelled(self, before: int) -> None:
         if self._cancellations != before:
             raise TrainingError("training was cancelled")
 
     async def _discard(self) -> None:
-        """Kill the worker if it runs, and release its pipes."""
+        """Kill the worker if it runs, and release its pipes and its memory."""
         process, self._process = self._process, None
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.close()
         if process is None:
             return
         _kill(process)
@@ -282,22 +337,6 @@ class Trainer:
                 await process.wait()
         except TimeoutError:
             log.warning("worker %d was killed but is still there", process.pid)
-
-
-async def _send(process: asyncio.subprocess.Process, frame: Frame) -> None:
-    if process.stdin is None:
-        raise LocalError("the worker was started without pipes")
-    for part in encode(frame):
-        for at in range(0, len(part), _PIECE):
-            process.stdin.write(part[at : at + _PIECE])
-            await process.stdin.drain()
-
-
-async def _receive(process: asyncio.subprocess.Process) -> Frame:
-    if process.stdout is None:
-        raise LocalError("the worker was started without pipes")
-    header, body = lengths(await process.stdout.readexactly(PREFIX.size))
-    return decode(await process.stdout.readexactly(header), await process.stdout.readexactly(body))
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

@@ -29,6 +29,7 @@ from edgechoir.bundle.load import Bundle, load_bundle
 from edgechoir.errors import EdgechoirError, TrainingError
 from edgechoir.learning.privacy.examples import read_account
 from edgechoir.training.frames import PREFIX, Frame, Json, decode, encode, lengths
+from edgechoir.training.shared import Shared
 from edgechoir.types import FitPlan
 
 if TYPE_CHECKING:
@@ -42,10 +43,10 @@ Answer = tuple[Mapping[str, Json], Mapping[str, np.ndarray]]
 
 
 class Channel:
-    """Frames over two file descriptors, blocking."""
+    """Frames over two file descriptors, blocking, and the memory their arrays lie in."""
 
-    def __init__(self, read: int, write: int) -> None:
-        self._read, self._write = read, write
+    def __init__(self, read: int, write: int, memory: Shared) -> None:
+        self._read, self._write, self._memory = read, write, memory
 
     def receive(self, idle_timeout: float) -> Frame | None:
         """The next frame, or None at the end of input or after `idle_timeout` seconds of none."""
@@ -56,17 +57,16 @@ class Channel:
         if prefix is None:
             return None
         header_length, body_length = lengths(bytes(prefix))
-        header, body = self._exactly(header_length), self._exactly(body_length)
-        if header is None or body is None:
-            return None
-        return decode(bytes(header), body)
+        header = self._exactly(header_length)
+        return None if header is None else decode(bytes(header), self._memory.view(body_length))
 
     def send(self, frame: Frame) -> None:
         """Write it whole."""
-        for part in encode(frame):
-            rest = memoryview(part)
-            while rest:
-                rest = rest[os.write(self._write, rest) :]
+        head, body = encode(frame)
+        self._memory.put(body)
+        rest = memoryview(head)
+        while rest:
+            rest = rest[os.write(self._write, rest) :]
 
     def _exactly(self, length: int) -> bytearray | None:
         data = bytearray(length)
@@ -83,15 +83,15 @@ def main() -> int:
     """Serve until there is nothing left to do; the exit status is 0 unless starting failed."""
     options = _options()
     logging.basicConfig(level=logging.WARNING, format="worker: %(message)s")
-    _step_back(options.parent, options.memory_limit_mb)
+    _step_back(options.parent, options.memory_limit_mb, options.threads)
     # What a library prints must not end up between two frames.
-    channel = Channel(os.dup(0), os.dup(1))
+    channel = Channel(os.dup(0), os.dup(1), Shared(options.memory))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     gc.disable()  # importing torch makes 250,000 objects and little garbage
     try:
         bundle = load_bundle(options.bundle)
-        fitting = _import_torch()
+        fitting = _import_torch(options.threads)
         _warm_up(fitting, bundle)
     except EdgechoirError as error:
         channel.send(Frame({"error": str(error)}, {}))
@@ -111,13 +111,15 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m edgechoir.training.worker")
     parser.add_argument("bundle", type=Path, help="the bundle directory")
+    parser.add_argument("--memory", type=int, required=True, metavar="DESCRIPTOR")
     parser.add_argument("--idle-timeout", type=float, default=60.0, metavar="SECONDS")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory-limit-mb", type=int, default=None, metavar="MB")
     parser.add_argument("--parent", type=int, default=os.getppid(), metavar="PID")
     return parser.parse_args()
 
 
-def _step_back(parent: int, memory_limit_mb: int | None) -> None:
+def _step_back(parent: int, memory_limit_mb: int | None, threads: int) -> None:
     """Lowest priority, first to go, and never without the parent."""
     os.nice(19)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -128,17 +130,17 @@ def _step_back(parent: int, memory_limit_mb: int | None) -> None:
     with contextlib.suppress(OSError):  # not every kernel or container lets us
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
+        os.environ[name] = str(threads)
     if memory_limit_mb is not None:
         limit = memory_limit_mb << 20
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def _import_torch() -> "ModuleType":
+def _import_torch(threads: int) -> "ModuleType":
     try:
         import torch
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
         from edgechoir.training import fit as fitting
     except (ImportError, OSError) as error:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from edgechoir.errors import OperatorError
+from edgechoir.learning.rules.distil import Distil
+from edgechoir.learning.rules.ditto import ditto
 from edgechoir.learning.rules.fedadagrad import fedadagrad
 from edgechoir.learning.rules.fedadam import fedadam
 from edgechoir.learning.rules.fedavg import FedAvg
@@ -26,6 +28,8 @@ RULES: Final[dict[str, Callable[..., Rule]]] = {
     "fedprox": fedprox,
     "scaffold": Scaffold,
     "fednova": FedNova,
+    "ditto": ditto,
+    "distil": Distil,
     "trees": Trees,
 }
 

@@ -50,6 +50,15 @@ class Private:
     def _terms(self) -> Terms:
         return Terms(self.bound, self.z)
 
+    @property
+    def apart(self) -> bool:
+        """As the inner rule."""
+        return self.inner.apart
+
+    def lacking(self, members: int) -> str:
+        """As the inner rule."""
+        return self.inner.lacking(members)
+
     def task(self) -> Task:
         """The inner rule's training, with what the noise shall be."""
         work = self.inner.task()

@@ -30,6 +30,13 @@ class Rule(Protocol):
     def coordinates(self, d: int) -> int:
         """Coordinates of a device's vector, for a model of d parameters."""
 
+    @property
+    def apart(self) -> bool:
+        """Does it need the sum of each child of the root, in `Total.cohorts`?"""
+
+    def lacking(self, members: int) -> str:
+        """Why no round may begin with so many children of the root; nothing where one may."""
+
     def following(self, state: State, total: Total) -> tuple[Self, State]:
         """The rule and the global state after a round. Raises BadUpdate."""
 
@@ -55,6 +62,15 @@ class Plain:
     """What most rules leave as it is: rounds are as configured, and have no end of their own."""
 
     __slots__ = ()
+
+    @property
+    def apart(self) -> bool:
+        """The sum over all is enough."""
+        return False
+
+    def lacking(self, members: int) -> str:
+        """Any number does."""
+        return ""
 
     def weighing(
         self, clip: float, max_samples: int, dimension: int, devices: int, bits: int

@@ -137,6 +137,25 @@ def refined(borders: Reals, mass: Reals, bins: int) -> Reals:
     return quantiles_of(borders, mass, np.arange(1, bins) / bins).astype(np.float32)
 
 
+def spaced(borders: Reals, mass: Reals, bins: int) -> Reals:
+    """Inner edges [f, bins - 1], half of them as dense as the values are by `mass` [f, b], half as
+    dense as the cube root of that density.
+
+    The second is where a quantiser of so many levels loses least (Panter and Dite 1951, Proc. IRE
+    39(1)): by mass alone a long tail would stay in one piece. The first cuts between two values
+    that many rows have, however near they are.
+    """
+    widths = np.maximum(np.diff(borders, axis=1), 1e-30)
+    share = np.maximum(mass.astype(np.float64), 0.0)
+    root = np.cbrt(share) * np.cbrt(widths) ** 2
+    return refined(borders, share / _whole(share) + root / _whole(root), bins)
+
+
+def _whole(parts: Reals) -> Reals:
+    whole: Reals = np.maximum(parts.sum(1, keepdims=True), 1e-300)
+    return whole
+
+
 def bordered(low: Reals, edges: Reals, high: Reals) -> Reals:
     """Inner edges [f, b - 1] with the two ends of the range [f]: [f, b + 1]."""
     return np.concatenate([low[:, None], edges, high[:, None]], 1).astype(np.float64)

@@ -1,4 +1,4 @@
-"""What a forest needs to know before it grows: bins of equal mass, where to start, and a unit."""
+"""What a forest needs to know before it grows: bins, where to start, and a unit."""
 
 from collections.abc import Generator
 from typing import Final
@@ -32,7 +32,7 @@ def preparation(model: Model, count: int) -> Generator[Asked, Reply, dict[str, F
     fine = max(min(FINE, MAX_NUMBERS // len(mass)), 2)
     edges = bins.refined(bins.spread_borders(len(mass)), mass[:, :-1], fine)
     shares, _ = yield from counted(x, edges, most_rows(first), "bins")
-    edges = bins.refined(bins.bordered(low, edges, high), shares[:, :-1], count)
+    edges = bins.spaced(bins.bordered(low, edges, high), shares[:, :-1], count)
     if model.classifies:
         k = len(model.outputs)
         between = (np.arange(1, k) - 0.5).astype(np.float32)[None]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import stat
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +12,7 @@ import pytest
 
 from edgechoir.cli import main
 from edgechoir.config import DeviceConfig, parse, template
-from edgechoir.errors import OperatorError
-from edgechoir.tiers.control import MAX_ANSWER, NAME, ask, controlled
+from edgechoir.tiers.local_calls import request
 
 if TYPE_CHECKING:
     from tests.tiers.conftest import Federation, Running
@@ -59,7 +55,9 @@ class Bench:
         return await asyncio.to_thread(main, ["pipeline", action, str(self.path), *rest])
 
     async def row(self, name: str) -> dict[str, Any]:
-        answer = await asyncio.to_thread(ask, self.folder / "state", {"do": "list"}, 20.0)
+        answer = await asyncio.to_thread(
+            request, self.folder / "state", {"do": "list"}, 20.0, print
+        )
         rows: dict[str, dict[str, Any]] = {row["name"]: row for row in answer["rows"]}
         return rows[name]
 
@@ -171,60 +169,3 @@ def test_the_status_names_every_step(bench: Bench) -> None:
             ]
 
     asyncio.run(trial())
-
-
-def test_only_the_owner_may_ask_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    async def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-        return {"echo": dict(request)}
-
-    async def trial() -> None:
-        async with controlled(tmp_path, answer):
-            assert stat.S_IMODE(os.stat(tmp_path / NAME).st_mode) == 0o600
-            said = await asyncio.to_thread(ask, tmp_path, {"do": "list"}, 20.0)
-            assert said == {"echo": {"do": "list"}}
-
-    asyncio.run(trial())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_socket_left_behind_is_replaced_and_a_long_path_is_no_obstacle(tmp_path: Path) -> None:
-    state = tmp_path / ("long-" * 20) / ("longer-" * 20)
-    state.mkdir(parents=True)
-    (state / NAME).write_text("left by a process that was killed")
-
-    async def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-        raise OperatorError("not now")
-
-    async def trial() -> None:
-        async with controlled(state, answer):
-            with pytest.raises(OperatorError, match="not now"):
-                await asyncio.to_thread(ask, state, {"do": "list"}, 20.0)
-
-    asyncio.run(trial())
-
-
-@pytest.mark.parametrize(
-    "line", [b"", b"words\n", b"[]\n", b"[" * 50_000 + b"\n", b"x" * 200_000, b'{"do": 1}\n']
-)
-def test_a_request_that_is_none_hurts_nobody(tmp_path: Path, line: bytes) -> None:
-    async def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-        return dict(request)
-
-    async def trial() -> None:
-        async with controlled(tmp_path, answer):
-            reader, writer = await asyncio.open_unix_connection(str(tmp_path / NAME))
-            writer.write(line)
-            writer.write_eof()
-            said = await reader.read(MAX_ANSWER)
-            assert b"error" in said or said in (b"", b'{"do": 1}\n')
-            writer.close()
-            assert await asyncio.to_thread(ask, tmp_path, {"do": "list"}, 20.0) == {"do": "list"}
-
-    asyncio.run(trial())
-
-
-def test_nobody_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(OperatorError, match="is it running"):
-        ask(tmp_path, {"do": "list"})
-    with pytest.raises(OperatorError, match="is it running"):
-        ask(tmp_path / "none", {"do": "list"})
