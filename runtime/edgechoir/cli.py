@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "report": "report",
     "model": "model",
     "query": "query",
+    "tune": "tune",
     "consent": "consent",
     "pipeline": "pipeline",
     "audit": "audit",

@@ -338,8 +338,8 @@ def test_the_model_is_asked_once_as_the_device_would(run: Any, device: Path) -> 
 
 
 def test_a_provider_that_is_not_there_is_wrong(run: Any, device: Path) -> None:
-    wanted = '[inference]\nproviders = ["TensorrtExecutionProvider"]'
-    device.write_text(device.read_text().replace("[inference]", wanted))
+    wanted = 'providers = ["TensorrtExecutionProvider"]'
+    device.write_text(device.read_text().replace("providers = []", wanted))
     found = run.findings(device)["inference"]
     assert found["level"] == "wrong"
     assert "'TensorrtExecutionProvider' is not usable here" in found["seen"]

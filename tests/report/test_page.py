@@ -188,3 +188,10 @@ def test_very_long_runs_make_a_page_of_bounded_size() -> None:
 
 def test_members_without_a_round_are_a_page_too() -> None:
     assert "1 members have been seen" in outline(run_of(status("node", "node-1", 0))).text
+
+
+def test_trials_are_told_apart_from_the_run() -> None:
+    seen = outline(run_of(metrics(1), metrics(2, trial="fedadam 0.1", accuracy=0.97)))
+    assert "Trials" in seen.text
+    assert "fedadam 0.1" in seen.text
+    assert "1 / 0" in seen.text

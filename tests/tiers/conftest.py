@@ -63,7 +63,8 @@ def enrol(tmp_path_factory: pytest.TempPathFactory) -> Enrol:
     now = time.time()
     init_authority(folder / "ca", FEDERATION, now - 30 * 86_400, 60, os.urandom, None)
     root = (folder / "ca" / "ca.crt").read_bytes()
-    policy = write_policy(folder / "ca", Policy(min_members=2, min_devices=2), None).read_bytes()
+    lenient = Policy(min_members=2, min_devices=2, cohorts_apart=True)
+    policy = write_policy(folder / "ca", lenient, None).read_bytes()
 
     def enrol(tier: str, member: str) -> Path:
         home = folder / member

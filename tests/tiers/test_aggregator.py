@@ -226,6 +226,30 @@ def test_a_version_that_the_cloud_cannot_keep_goes_to_nobody(federation: Federat
     asyncio.run(trial())
 
 
+def test_a_bad_cohort_is_left_out_where_the_configuration_says_so(federation: Federation) -> None:
+    """Three nodes with two devices each; those of the last send what would throw the model over."""
+    deltas = {"node-1": 0.02, "node-2": 0.03, "node-3": -0.9}
+    robust: dict[str, object] = {"estimate": "median", "bad_share": 0.3}
+
+    async def trial() -> None:
+        async with federation.running() as running:
+            cloud = federation.cloud(3, 2, robust=robust)
+            running.start("cloud", federation.aggregator(cloud))
+            for node, delta in deltas.items():
+                running.start(node, federation.aggregator(federation.node(node, 2)))
+                for i in (1, 2):
+                    learner = federation.learner(f"{node}-{i}", node, delta=delta)
+                    running.start(f"{node}-{i}", learner.run(federation.open_link))
+            await running.until(lambda seen: any(m.final for m in seen.rounds), "the end")
+            assert [metrics.devices for metrics in running.done] == [6, 6]
+
+    asyncio.run(trial())
+    with closing(ModelVersions(federation.folder / "cloud" / "state" / "models.db")) as versions:
+        latest = versions.latest()
+        assert latest is not None
+        assert np.abs(latest.params - federation.first - 2 * 0.02).max() < 1e-5
+
+
 def test_a_node_that_restarts_is_joined_anew_by_its_children(federation: Federation) -> None:
     async def trial() -> None:
         async with federation.running() as running:

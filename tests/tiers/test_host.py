@@ -16,7 +16,7 @@ from edgechoir.monitor.records import PredictionRecord
 from edgechoir.monitor.status import MemberState
 from edgechoir.monitor.summary import summarise
 from edgechoir.rounds.endpoint import Outgoing
-from edgechoir.tiers import host
+from edgechoir.tiers import own_status
 from edgechoir.tiers.letters import MAX_WAITING
 from edgechoir.transport.control import is_control
 from edgechoir.transport.link import Link
@@ -287,7 +287,7 @@ def test_the_status_says_how_far_a_slow_transfer_is(
             async with federation.overheard("cloud", where, controls=True) as heard:
                 await federation.until(lambda: bool(heard))  # its offer
                 assert one.host.status(MemberState.ONLINE).transfers is None
-                monkeypatch.setattr(host, "SLOW_S", 0.0)
+                monkeypatch.setattr(own_status, "SLOW_S", 0.0)
                 status = one.host.status(MemberState.ONLINE)
             assert status.transfers is not None
             (way,) = status.transfers

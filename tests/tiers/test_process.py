@@ -17,7 +17,14 @@ from edgechoir.fleet.enrolment import load_member
 from edgechoir.identity.policy import Policy
 from edgechoir.monitor.status import MemberState, Status
 from edgechoir.tiers.place import Place
-from edgechoir.tiers.process import check_identity, parent_of, state_held, tightened, will_of
+from edgechoir.tiers.process import (
+    check_identity,
+    check_policy,
+    parent_of,
+    state_held,
+    tightened,
+    will_of,
+)
 from edgechoir.types import Address, MemberId
 
 if TYPE_CHECKING:
@@ -64,6 +71,19 @@ def test_anothers_identity_is_refused_with_both_names(federation: Federation) ->
     with pytest.raises(OperatorError, match=r"alps/device/dev-2, .* for alps/device/dev-1"):
         check_identity(config, other)
     check_identity(config, load_member(federation.identity("device", "dev-1"), time.time()))
+
+
+def test_a_robust_run_that_the_policy_forbids_is_refused_at_the_start(
+    federation: Federation,
+) -> None:
+    robust = federation.cloud(3, robust={"estimate": "krum"})
+    member = load_member(federation.identity("cloud", "cloud"), time.time())
+    assert member.policy.cohorts_apart
+    check_policy(robust, member)
+    strict = replace(member, policy=replace(member.policy, cohorts_apart=False))
+    check_policy(federation.cloud(3), strict)
+    with pytest.raises(OperatorError, match="does not allow it: sign one"):
+        check_policy(robust, strict)
 
 
 def test_the_parent_is_of_the_tier_that_the_configuration_says(federation: Federation) -> None:

@@ -19,7 +19,7 @@ from edgechoir.monitor.records import Metrics
 from edgechoir.store.samples import SampleStore
 from edgechoir.store.vectors import KeptVectors
 from edgechoir.store.versions import ModelVersions
-from edgechoir.tiers.pending import pending, settle
+from edgechoir.tiers.pending import RESIDUAL, pending, settle
 
 if TYPE_CHECKING:
     from tests.tiers.conftest import Federation
@@ -154,6 +154,35 @@ def test_fednova_learns_through_the_tiers(federation: Federation) -> None:
     done, _ = asyncio.run(run(federation, 4, training=training, rule=rule))
     losses = [metrics.loss for metrics in done if metrics.loss is not None]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_compressed_run_learns_and_keeps_the_rest_on_the_devices(
+    federation: Federation,
+) -> None:
+    """From the cloud's configuration to both disks: 8 bits, rotated, half of the coordinates."""
+    update = {
+        "ring_bits": 8,
+        "clip": 0.5,
+        "max_samples": 80,
+        "rotate": True,
+        "sent_share": 0.5,
+        "clipped_share": 0.01,
+    }
+    training = {"epochs": 5, "learning_rate": 0.05}
+    done, plans = asyncio.run(run(federation, 5, training=training, update=update))
+    d = len(federation.first)
+    assert {(plan.bits, plan.dimension) for plan in plans} == {(8, -(-d // 2))}
+    seeds = [read_task(plan.task).options["sketch_seed"] for plan in plans]
+    assert len(set(seeds)) == len(done)
+    assert min(plan.clip for plan in plans) < max(plan.clip for plan in plans) == 0.5
+    losses = [metrics.loss for metrics in done if metrics.loss is not None]
+    assert losses[-1] < losses[0]
+    for name in ("dev-1", "dev-2"):
+        with closing(KeptVectors(federation.folder / name / "state" / "kept.db")) as kept:
+            rest = kept.get(RESIDUAL)
+            assert rest is not None
+            assert len(rest[0]) == d
+            assert rest[1] == done[-1].round
 
 
 VARIATE = np.ones(3, np.float32)

@@ -128,7 +128,7 @@ async def _member(config: "Config", now: float) -> AsyncIterator[Finding]:
 def identity(config: "Config", now: float) -> tuple[list[Finding], "Member | None"]:
     """Key, certificate and CA of the member; None where they cannot be used."""
     from edgechoir.fleet.enrolment import MemberPaths, load_member
-    from edgechoir.tiers.process import check_identity
+    from edgechoir.tiers.process import check_identity, check_policy
 
     paths = MemberPaths(config.identity)
     early = _begins_after(paths.certificate, now)
@@ -137,6 +137,7 @@ def identity(config: "Config", now: float) -> tuple[list[Finding], "Member | Non
     try:
         member = load_member(config.identity, now)
         check_identity(config, member)
+        check_policy(config, member)
     except OperatorError as error:
         return [wrong("identity", str(error)), *_modes(paths.key)], None
     certificate = member.certificate

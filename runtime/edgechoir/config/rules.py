@@ -20,6 +20,9 @@ class Rule(Section):
     ROBUST: ClassVar[bool] = True
     """Whether it goes on from any estimate of the mean update, not from the mean alone."""
 
+    ALIKE: ClassVar[bool] = True
+    """Whether runs may begin alike, one after the other: none leaves anything on devices."""
+
     def options(self, training: CloudTraining, update: CloudUpdate) -> dict[str, Any]:
         """What the rule is made with: its settings without the name, and what it has to know of
         the others."""
@@ -98,6 +101,7 @@ class ScaffoldRule(Rule):
 
     PRIVATE: ClassVar[bool] = False
     ROBUST: ClassVar[bool] = False
+    ALIKE: ClassVar[bool] = False
 
     name: Literal["scaffold"] = Field(default="scaffold", description="The rule.")
     rate: Rate = Field(default=1.0, description="The mean is multiplied by this.")
@@ -148,6 +152,8 @@ class FedNovaRule(Rule):
 class DittoRule(Rule):
     """FedAvg; each device trains a model of its own beside it, which answers where it is better."""
 
+    ALIKE: ClassVar[bool] = False
+
     name: Literal["ditto"] = Field(default="ditto", description="The rule.")
     pull: float = Field(
         default=0.1, gt=0, le=1000, description="How strongly own models are pulled to the global."
@@ -160,6 +166,7 @@ class DistilRule(Rule):
 
     PRIVATE: ClassVar[bool] = False
     ROBUST: ClassVar[bool] = False
+    ALIKE: ClassVar[bool] = False
 
     name: Literal["distil"] = Field(default="distil", description="The rule.")
     shared: Place = Field(
@@ -198,6 +205,7 @@ class TreesRule(Rule):
 
     PRIVATE: ClassVar[bool] = False
     ROBUST: ClassVar[bool] = False
+    ALIKE: ClassVar[bool] = False
 
     name: Literal["trees"] = Field(default="trees", description="The rule.")
     rate: float = Field(default=0.1, gt=0, le=1, description="Weight of each tree.")

@@ -29,6 +29,9 @@ class Metrics(Document):
     devices: Count | None = Field(default=None, description="Devices whose updates are in the sum.")
     samples: Count | None = Field(default=None, description="Training samples behind the sum.")
     clipped_share: Reading = Field(default=None, description="Share of coordinates clipped.")
+    trial: Line | None = Field(
+        default=None, description="In a trial of `edgechoir tune`, which; no round of the run."
+    )
     rule: Line | None = Field(default=None, description="What makes the sum the next model.")
     epsilon: Reading = Field(
         default=None, description="In a private run: spent so far, of a device in every round."

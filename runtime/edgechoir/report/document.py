@@ -13,6 +13,7 @@ def document(run: Run) -> dict[str, Any]:
         "ended": run.ended or None,
         "settings": [dict(one) for one in run.settings],
         "rounds": [m.model_dump(mode="json", exclude_none=True) for m in run.rounds],
+        "trials": [m.model_dump(mode="json", exclude_none=True) for m in run.trials],
         "versions": [asdict(version) for version in run.versions],
         "members": [
             {

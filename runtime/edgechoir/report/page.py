@@ -8,7 +8,13 @@ from edgechoir.monitor.records import Metrics
 from edgechoir.report.curves import course, learning, privacy, tiers
 from edgechoir.report.run import Figures, Run
 from edgechoir.report.style import STYLE
-from edgechoir.report.tables import failure_tables, round_table, setting_lists, version_table
+from edgechoir.report.tables import (
+    failure_tables,
+    round_table,
+    setting_lists,
+    trial_table,
+    version_table,
+)
 from edgechoir.report.words import headline, moment, number, seconds, size, tile
 
 
@@ -23,6 +29,7 @@ def page(run: Run, now: float) -> str:
         course(run),
         failure_tables(run),
         version_table(run),
+        trial_table(run),
         setting_lists(run),
         round_table(run),
     )

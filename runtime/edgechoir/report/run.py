@@ -45,10 +45,12 @@ class Version:
 
 @dataclass(slots=True)
 class Run:
-    """Everything known. `settings` as JSON objects, the oldest first."""
+    """Everything known. `settings` as JSON objects, the oldest first; `trials` are rounds that
+    `edgechoir tune` spent, and none of the run."""
 
     federation: str = ""
     rounds: list[Metrics] = field(default_factory=list)
+    trials: list[Metrics] = field(default_factory=list)
     members: dict[tuple[str, str], MemberRun] = field(default_factory=dict)
     settings: list[Mapping[str, Any]] = field(default_factory=list)
     stored: list[Version] = field(default_factory=list)
@@ -62,7 +64,7 @@ class Run:
             self._status(document)
         elif document.tier == "cloud" and (document.round, document.at) not in self._seen:
             self._seen.add((document.round, document.at))
-            self.rounds.append(document)
+            (self.trials if document.trial else self.rounds).append(document)
 
     def belongs(self, federation: str) -> None:
         """Raises OperatorError where two federations would be mixed."""
@@ -92,7 +94,8 @@ class Run:
 
     def sort(self) -> None:
         """Once all is in: rounds in the order they ended."""
-        self.rounds.sort(key=lambda metrics: (metrics.at, metrics.round))
+        for documents in (self.rounds, self.trials):
+            documents.sort(key=lambda metrics: (metrics.at, metrics.round))
 
     # ---- what a page asks
 

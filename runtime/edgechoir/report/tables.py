@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Final
 
+from edgechoir.monitor.records import Metrics
 from edgechoir.report.run import Figures, MemberRun, Run
 from edgechoir.report.words import (
     headline,
@@ -131,6 +132,22 @@ def setting_lists(run: Run) -> str:
             f'<p class="soft">Changed {len(run.settings) - 1} times; these are the last.</p>'
         )
     return section("Settings", *parts)
+
+
+def trial_table(run: Run) -> str:
+    """How each trial of `edgechoir tune` did in its last round."""
+    trials: dict[str, list[Metrics]] = {}
+    for metrics in run.trials:
+        trials.setdefault(metrics.trial or "", []).append(metrics)
+    rows = []
+    for name, rounds in trials.items():
+        last = next((m for m in reversed(rounds) if m.outcome == "done"), None)
+        figures = None if last is None else Figures(last.accuracy, last.loss, last.rmse)
+        rows.append([name, f"{len(rounds)}", *measures(figures)])
+    if not rows:
+        return ""
+    heads = ("trial", "rounds in all", "accuracy", "RMSE", "loss")
+    return section("Trials", table(heads, rows[-MAX_ROWS:], range(1, 5)))
 
 
 def round_table(run: Run) -> str:

@@ -20,6 +20,7 @@ from edgechoir.errors import BadUpdate
 from edgechoir.learning.fixed_point import Total, heaviest
 from edgechoir.learning.rates import Rates
 from edgechoir.learning.rules.fedavg import FedAvg
+from edgechoir.learning.rules.private import having_spent
 from edgechoir.learning.rules.rule import Rule
 from edgechoir.learning.slots import decode_apart
 from edgechoir.learning.state import State, digest, digest_of, to_bytes
@@ -82,11 +83,13 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """A new global state for all tiers; `rule` is the one that made it, with its memory."""
+    """A new global state for all tiers; `rule` is the one that made it, with its memory, and
+    `done` the training rounds that it took."""
 
     model: wire.Model
     state: State
     rule: Rule
+    done: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,26 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Anew:
+    """As soon as no round runs: go on from this state as a new version, under this course and rule,
+    as if `done` training rounds had led to it. What has been spent of privacy stays spent."""
+
+    course: Course
+    state: State
+    rule: Rule
+    done: int = 0
+    watch: Watch = field(default_factory=Watch)
+    finished: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The run goes on as `Anew` asked, with this version."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """No further round follows."""
 
@@ -130,7 +153,8 @@ class Schedule:
     """The whole state. `round` is the last one spent, here or by a child, `ordered` the last one
     ordered; `done` counts the training rounds that gave a sum; `wake` is when a Tick is due;
     `asking` is the question of the running round, or of the one to be tried again; `waits`: no
-    training before it is prepared; `closing`: why the run is over but for its last question."""
+    training before it is prepared; `closing`: why the run is over but for its last question;
+    `anew`: how it shall go on once no round runs."""
 
     course: Course
     state: State
@@ -152,20 +176,60 @@ class Schedule:
     asking: Ask | None = None
     tries: int = 0
     waits: bool = False
+    anew: Anew | None = None
 
 
-Did = Order | Publish | Result | Answered | Finished
-Happened = Membership | RoundDone | RoundFailed | Tick | Ask | Prepared
+Did = Order | Publish | Result | Answered | Finished | Begun
+Happened = Membership | RoundDone | RoundFailed | Tick | Ask | Prepared | Anew
 
 
 def start(schedule: Schedule) -> Publish:
     """The model the run begins with, so that all devices begin alike."""
-    return Publish(model_of(schedule, 0, 0, ""), schedule.state, schedule.rule)
+    return _publication(schedule, 0, 0, "")
+
+
+def _publication(s: Schedule, devices: int, samples: int, finished: str) -> Publish:
+    return Publish(model_of(s, devices, samples, finished), s.state, s.rule, s.done)
+
+
+def now_as(s: Schedule) -> Anew:
+    """What leads back to how the run is now."""
+    return Anew(s.course, s.state, s.rule, s.done, s.watch, s.finished)
 
 
 def step(s: Schedule, event: Happened, now: float) -> tuple[Schedule, list[Did]]:
     """Advance by one event."""
+    s, did = _step(s, event, now)
+    if s.anew is None or s.running or s.asking is not None:
+        return s, did
+    s, more = _begun(s, s.anew, now)
+    return s, [*did, *more]
+
+
+def _begun(s: Schedule, a: Anew, now: float) -> tuple[Schedule, list[Did]]:
+    s = replace(
+        s,
+        course=a.course,
+        state=a.state,
+        rule=having_spent(a.rule, s.rule),
+        version=s.version + 1,
+        done=a.done,
+        watch=a.watch,
+        finished=a.finished,
+        closing="",
+        failures=0,
+        wake=None,
+        anew=None,
+    )
+    begun: list[Did] = [_publication(s, 0, 0, s.finished), Begun(s.version)]
+    s, more = _next(s, now)
+    return s, [*begun, *more]
+
+
+def _step(s: Schedule, event: Happened, now: float) -> tuple[Schedule, list[Did]]:
     match event:
+        case Anew():
+            return replace(s, anew=event), []
         case Membership(_, members, devices, last_round):
             beneath = replace(s, devices=devices, members=len(members))
             s = replace(beneath, round=max(s.round, last_round))
@@ -188,7 +252,8 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
     course = s.course
     # A pause that is longer than any: the clock has been set back meanwhile.
     pausing = s.wake is not None and now < s.wake <= now + max(course.pause, MAX_BACKOFF_S)
-    idle = (s.finished or s.waits) and not s.asked and s.asking is None
+    untrained = s.finished or s.waits or s.anew is not None
+    idle = untrained and not s.asked and s.asking is None
     if s.running or idle or not s.devices or (pausing and not s.asked):
         return s, []
     if s.asking is None and s.asked:
@@ -246,7 +311,7 @@ def _prepared(s: Schedule, aux: Mapping[str, Floats], now: float) -> tuple[Sched
     """A version with the same weights, so that no member goes on without what belongs to it."""
     state = State(s.state.weights, {**s.state.aux, **aux})
     s = replace(s, state=state, version=s.version + 1, waits=False)
-    published = Publish(model_of(s, 0, 0, s.finished), state, s.rule)
+    published = _publication(s, 0, 0, s.finished)
     s, more = _next(s, now)
     return s, [published, *more]
 
@@ -309,7 +374,7 @@ def _published(
         s = replace(s, closing=why, asking=measure, tries=0)
     else:
         s = replace(s, finished=why)
-    publish = Publish(model_of(s, devices, samples, s.finished), s.state, s.rule)
+    publish = _publication(s, devices, samples, s.finished)
     if s.finished:
         return s, [publish, Finished(why)]
     s, more = _next(s, now)
@@ -341,7 +406,7 @@ def _closed(s: Schedule, why: str) -> tuple[Schedule, list[Did]]:
         state, why = best.state, f"{why}; version {best.version}, the best, is released"
     s = replace(s, asking=None, running=False, failures=0, tries=0, closing="", finished=why)
     s = replace(s, state=state, version=s.version + 1)
-    return s, [Publish(model_of(s, 0, 0, why), state, s.rule), Finished(why)]
+    return s, [_publication(s, 0, 0, why), Finished(why)]
 
 
 def _answered(s: Schedule, answer: Answered, now: float) -> tuple[Schedule, list[Did]]:

@@ -3,8 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
 from typing import Any, Final
+
+import numpy as np
 
 from edgechoir import wire
 from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
@@ -12,6 +15,7 @@ from edgechoir.errors import BadModel, BadUpdate, LocalError, OperatorError, Rem
 from edgechoir.learning.fixed_point import Total
 from edgechoir.learning.rules.private import Private
 from edgechoir.learning.rules.rule import Rule
+from edgechoir.learning.search import Score
 from edgechoir.learning.statistics.inquiry import Asked, Model, Reply
 from edgechoir.monitor.records import Metrics
 from edgechoir.rounds.endpoint import ModelArrived, Outcome, Outgoing
@@ -26,8 +30,10 @@ from edgechoir.rounds.events import (
 )
 from edgechoir.rounds.figures import Cohort, cohort_of
 from edgechoir.rounds.schedule import (
+    Anew,
     Answered,
     Ask,
+    Begun,
     Did,
     Finished,
     Happened,
@@ -42,7 +48,7 @@ from edgechoir.rounds.schedule import step as step_schedule
 from edgechoir.store.rounds import RoundHistory
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.host import Host
-from edgechoir.tiers.models import Held, keep, latest, read_model
+from edgechoir.tiers.models import ROUNDS_DONE, Held, keep, latest, read_model
 from edgechoir.tiers.pursuit import pursue
 from edgechoir.tiers.trace import Trace
 from edgechoir.types import Floats
@@ -51,6 +57,40 @@ log: Final = logging.getLogger(__name__)
 
 PREPARE_AGAIN_S: Final = 2.0
 """Pause before mean and deviation are asked for once more."""
+
+
+class Tried:
+    """A trial under way: how the model does after each round, and at the end."""
+
+    def __init__(
+        self, name: str, seen: Callable[[Score], None], *, leads_back: bool = False
+    ) -> None:
+        self.name = name
+        self._leads_back = leads_back
+        self.begun = asyncio.Event()
+        self.score: asyncio.Future[Score] = asyncio.get_running_loop().create_future()
+        self._seen = seen
+        self._last = Score(reason="no round gave a sum")
+
+    @property
+    def label(self) -> str | None:
+        """What a round that ends now is a trial of."""
+        return self.name if self.begun.is_set() != self._leads_back else None
+
+    def result(self, result: Result, figures: Mapping[str, float | None]) -> None:
+        """A round of it is over."""
+        if not self.begun.is_set():
+            return
+        if result.total is None:
+            self._seen(Score(reason=result.reason))
+            return
+        self._last = Score(figures["accuracy"], figures["loss"])
+        self._seen(self._last)
+
+    def ended(self, reason: str) -> None:
+        """No round of it follows."""
+        if not self.score.done():
+            self.score.set_result(replace(self._last, reason=reason))
 
 
 class AggregatorTier:
@@ -84,6 +124,7 @@ class AggregatorTier:
         self._bytes = (0, 0)
         self._publishing: asyncio.Task[None] | None = None
         self._asked: dict[str, asyncio.Future[Answered]] = {}
+        self._tried: Tried | None = None
         directory = (
             None if isinstance(config, CloudConfig) or config.trace is None else config.trace
         )
@@ -199,6 +240,39 @@ class AggregatorTier:
         log.info("training begins with %s of all devices' rows", " and ".join(aux))
         self._move(Prepared(aux))
 
+    @property
+    def schedule(self) -> Schedule:
+        """(root) The run as it is."""
+        if self._schedule is None:
+            raise LocalError("this tier has no schedule")
+        return self._schedule
+
+    async def try_out(self, name: str, anew: Anew, seen: Callable[[Score], None]) -> Score:
+        """(root) Let the run go on as `anew` says until it ends, and say how it did.
+
+        `seen` is called with how it does after each round. Whoever calls this leads the run back.
+        """
+        if self._tried is not None:
+            raise LocalError(f"{self._tried.name} is being tried out")
+        self._tried = tried = Tried(name, seen)
+        try:
+            self._move(anew)
+            return await tried.score
+        finally:
+            self._tried = None
+
+    async def lead_back(self, anew: Anew, back: str) -> None:
+        """(root) Go on as `anew` says, and return once all that is on its way. A round that runs
+        still is one of the trial `back`."""
+        self._tried = tried = Tried(back, lambda score: None, leads_back=True)
+        try:
+            self._move(anew)
+            await tried.begun.wait()
+        finally:
+            self._tried = None
+        if self._publishing is not None:
+            await asyncio.shield(self._publishing)
+
     def devices(self) -> int:
         """(root) How many devices take part now."""
         return 0 if self._schedule is None else self._schedule.devices
@@ -221,11 +295,11 @@ class AggregatorTier:
             case Order():
                 self._begin()
                 self.host.spawn(self._order(one), f"round {one.round}")
-            case Publish(model, state, rule):
+            case Publish(model, state, rule, done):
                 self._held = Held(model.version, model.digest, state.weights, state.aux)
                 envelope = self.host.endpoint.sign(model)
                 self._publishing = self.host.spawn(
-                    self._publish(self._held, envelope, rule), "publish model"
+                    self._publish(self._held, envelope, rule, done), "publish model"
                 )
             case Result():
                 figures = self._figures(one.total)
@@ -238,17 +312,25 @@ class AggregatorTier:
                 if one.total is not None and one.reason:
                     log.warning("round %d: %s", one.round, one.reason)
                     self._outcome, self._reason = "diverged", one.reason
+                if self._tried is not None:
+                    self._tried.result(one, figures)
             case Answered():
                 self._answer(one)
+            case Begun():
+                if self._tried is not None:
+                    self._tried.begun.set()
             case Finished(reason):
                 log.info("the run is over: %s", reason)
+                if self._tried is not None and self._tried.begun.is_set():
+                    self._tried.ended(reason)
 
-    async def _publish(self, held: Held, envelope: bytes, rule: Rule) -> None:
+    async def _publish(self, held: Held, envelope: bytes, rule: Rule, done: int) -> None:
         """Hand a version out only once it is kept.
 
         No member goes back to an older one, so a cloud that had forgotten it could never go on.
         """
-        await asyncio.to_thread(keep, self._versions, held, {}, rule.remember())
+        memory = {**rule.remember(), ROUNDS_DONE: np.array([done], np.float32)}
+        await asyncio.to_thread(keep, self._versions, held, {}, memory)
         self.host.letters.put(Outgoing("model", "", envelope))
 
     async def _order(self, order: Order) -> None:
@@ -292,6 +374,8 @@ class AggregatorTier:
     ) -> Metrics:
         """What came of a round, as it is published and kept."""
         total, privacy = result.total, self._privacy()
+        trial = None if self._tried is None else self._tried.label
+        rule = self.config.rule.name if isinstance(self.config, CloudConfig) else None
         outcome = "failed" if total is None else "diverged" if result.reason else "done"
         return Metrics(
             federation=self.config.federation,
@@ -313,14 +397,16 @@ class AggregatorTier:
             seconds=result.seconds,
             bytes_up=moved[1],
             bytes_down=moved[0],
-            rule=self.config.rule.name if isinstance(self.config, CloudConfig) else None,
+            trial=trial,
+            rule=None if trial else rule,
             epsilon=None if privacy is None else privacy["epsilon"],
             final=self._schedule is not None and bool(self._schedule.finished),
             ended=None if self._schedule is None else self._schedule.finished or None,
         )
 
     async def _report(self, result: Result, metrics: Metrics, sound: bool) -> None:
-        await self._measured(result, sound)
+        if metrics.trial is None:
+            await self._measured(result, sound)
         if self._history is not None:
             try:
                 await asyncio.to_thread(self._history.add, metrics.to_json())

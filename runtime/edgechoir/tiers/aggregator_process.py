@@ -2,50 +2,40 @@
 
 import json
 import math
-import os
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from edgechoir.bundle.load import Bundle, load_bundle
 from edgechoir.bundle.manifest import Preprocessing
-from edgechoir.config.rules import DistilRule
 from edgechoir.config.tiers import CloudConfig, EdgeCloudConfig, NodeConfig
 from edgechoir.errors import OperatorError
-from edgechoir.learning.rates import Rates
-from edgechoir.learning.rules.choose import make_rule
-from edgechoir.learning.rules.compressed import make_compressed
-from edgechoir.learning.rules.distil import Distil, shared_hash
-from edgechoir.learning.rules.private import make_private
-from edgechoir.learning.rules.robust import make_robust
+from edgechoir.learning.rules.distil import Distil
 from edgechoir.learning.rules.rule import Rule
 from edgechoir.learning.rules.trees import Trees
 from edgechoir.learning.state import State
 from edgechoir.learning.statistics.inquiry import MEAN, Asked, Model, Reply, normalisation
 from edgechoir.learning.trees.prepare import EDGES
 from edgechoir.learning.trees.prepare import preparation as trees_preparation
-from edgechoir.rounds.schedule import Course, Schedule
+from edgechoir.rounds.schedule import Schedule
 from edgechoir.rounds.watch import Best, Watch
 from edgechoir.store.journal import RoundJournal
 from edgechoir.store.rounds import NAME as ROUNDS_NAME
 from edgechoir.store.rounds import RoundHistory
 from edgechoir.store.versions import ModelVersions
 from edgechoir.tiers.aggregator import AggregatorTier
-from edgechoir.tiers.distil import read_shared
+from edgechoir.tiers.base import recover
+from edgechoir.tiers.course import course_of, rule_of
 from edgechoir.tiers.host import fatal_is_plain
 from edgechoir.tiers.local_calls import serving
-from edgechoir.tiers.models import aux_of, latest, memory_of
+from edgechoir.tiers.models import ROUNDS_DONE, aux_of, latest, memory_of
 from edgechoir.tiers.process import OpenLink, TierConfig, host_of, link_of, state_held
 from edgechoir.tiers.queries import Desk as QueryDesk
-from edgechoir.tiers.trees import layout_of
+from edgechoir.tiers.tuning import Desk as TuningDesk
 from edgechoir.types import Floats
-
-FOREVER: Final = 2**31
 
 
 async def run_aggregator(
@@ -66,7 +56,7 @@ async def run_aggregator(
             tier = AggregatorTier(config, versions, schedule, subject, preparation, history)
             async with host_of(config, tier.describe, tier.handle, open_link) as host:
                 tier.host = host
-                async with fatal_is_plain(), _asked(config, tier):
+                async with fatal_is_plain(), _asked(config, bundle, tier):
                     await tier.run()
         finally:
             versions.close()
@@ -92,14 +82,19 @@ def versions_of(state: Path, bundle: Bundle | None) -> ModelVersions:
 
 
 @asynccontextmanager
-async def _asked(config: TierConfig, tier: AggregatorTier) -> AsyncIterator[None]:
-    """(root) Take queries at the control socket meanwhile."""
-    if not isinstance(config, CloudConfig) or not config.queries.enabled or tier.subject is None:
+async def _asked(
+    config: TierConfig, bundle: Bundle | None, tier: AggregatorTier
+) -> AsyncIterator[None]:
+    """(root) Take queries and trials at the control socket meanwhile."""
+    if not isinstance(config, CloudConfig) or bundle is None or tier.subject is None:
         yield
         return
-    record = tier.host.account.audit.record
-    desk = QueryDesk(config.queries, tier.subject, tier.ask, tier.devices, record)
-    async with serving(config.state, {"query": desk.query}, "edgechoir query"):
+    handlers = {"tune": TuningDesk(config, bundle, tier).tune}
+    if config.queries.enabled:
+        record = tier.host.account.audit.record
+        desk = QueryDesk(config.queries, tier.subject, tier.ask, tier.devices, record)
+        handlers["query"] = desk.query
+    async with serving(config.state, handlers, "edgechoir query and tune"):
         yield
 
 
@@ -118,71 +113,11 @@ def preparation_for(
     return partial(normalisation, subject)
 
 
-def fitted_to(rule: Rule, bundle: Bundle) -> Rule:
-    """The rule, told of the bundle's forest. Raises OperatorError where they do not go together."""
-    forest = bundle.manifest.trees is not None
-    if isinstance(rule, Trees) != forest:
-        raise OperatorError(
-            f"{bundle.manifest.name} is {'a' if forest else 'no'} forest: that goes with the rule "
-            f"{'trees, and no other' if forest else 'of a network, not with trees'}"
-        )
-    return rule.of(layout_of(bundle.manifest)) if isinstance(rule, Trees) else rule
-
-
 def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> Schedule:
     """The root's schedule, going on where an earlier process stopped."""
-    rounds, training, update = config.rounds, config.training, config.update
-    classifies = bundle.manifest.task == "classification"
-    if rounds.target_accuracy is not None and not classifies:
-        raise OperatorError(
-            f"{bundle.manifest.name} is a {bundle.manifest.task}: it has no accuracy to reach; "
-            "leave rounds.target_accuracy out, and stop it by rounds, target_rmse or patience"
-        )
-    if rounds.target_rmse is not None and classifies:
-        raise OperatorError(
-            f"{bundle.manifest.name} is a classification: it has no RMSE to reach; set "
-            "rounds.target_accuracy"
-        )
-    course = Course(
-        rounds=rounds.rounds or FOREVER,
-        deadline=rounds.deadline_s,
-        pause=rounds.pause_s,
-        target_accuracy=rounds.target_accuracy,
-        target_rmse=rounds.target_rmse,
-        patience=rounds.patience,
-        min_gain=rounds.min_gain,
-        diverged_factor=rounds.diverged_factor,
-        diverged_rounds=rounds.diverged_rounds,
-        release=rounds.release,
-        epochs=training.epochs,
-        batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-        rates=Rates(
-            training.schedule, rounds.rounds or FOREVER, training.decay_every, training.decay
-        ),
-        local={**training.local(), **({"max_norm": update.max_norm} if update.max_norm else {})},
-        clip=update.clip,
-        max_samples=update.max_samples,
-        bits=update.ring_bits,
-        seed=int.from_bytes(os.urandom(4)),
-        classifies=classifies,
-    )
-    options = config.rule.options(training, update)
-    if isinstance(config.rule, DistilRule):
-        x = read_shared(config.rule.shared, bundle.manifest.input_shape)
-        options |= {"size": len(x) * len(bundle.manifest.outputs), "shared": shared_hash(x)}
-    rule = make_rule(config.rule.name, options)
-    rule = fitted_to(rule, bundle)
-    if isinstance(rule, Trees):  # half a forest is no place to go back to and learn on from
-        course = replace(course, diverged_factor=math.inf)
-    if config.privacy is not None:
-        privacy = config.privacy.model_dump(exclude={"noise"})
-        rule = make_private(rule, {"z": config.privacy.noise, **privacy})
-    if update.compresses():
-        code = update.model_dump(include={"rotate", "sent_share", "clipped_share"})
-        rule = make_compressed(rule, {"seed": int.from_bytes(os.urandom(4)), **code})
-    if config.robust is not None:
-        rule = make_robust(rule, config.robust.model_dump())
+    training = config.training
+    rule, course = rule_of(config, bundle), course_of(config, bundle)
+    recover(config.state, versions)
     kept = latest(versions)
     if kept is None:
         first = State(np.array(bundle.params[: bundle.manifest.shared], np.float32))
@@ -207,8 +142,10 @@ def _schedule(config: CloudConfig, bundle: Bundle, versions: ModelVersions) -> S
         last = journal.last_round(config.federation)
     finally:
         journal.close()
-    # The version that brought what was asked before came of no training.
-    done = max(version - 1, 0) if begun else version
+    # A version kept by an earlier program does not say it; the one that brought what was asked
+    # before came of no training.
+    known = memory_of(versions).get(ROUNDS_DONE)
+    done = (max(version - 1, 0) if begun else version) if known is None else int(known[0])
     watch = watch_of(versions)
     return Schedule(course, state, rule, version, last, done=done, waits=waits, watch=watch)
 

@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
 from edgechoir.errors import (
-    DuplicateIdentity,
     EdgechoirError,
     LinkError,
     LocalError,
@@ -24,26 +23,24 @@ from edgechoir.errors import (
 )
 from edgechoir.identity.certificate import Root
 from edgechoir.identity.revocation import Revocations
-from edgechoir.monitor.health import health, usage
-from edgechoir.monitor.status import MemberState, Status, parse_at
+from edgechoir.monitor.status import MemberState, Status
 from edgechoir.rounds.endpoint import Endpoint, Outcome, Outgoing
 from edgechoir.rounds.events import (
-    Begin,
     Event,
     ExpandMask,
-    Gone,
     MaskReady,
     Record,
     Refused,
     Tick,
 )
-from edgechoir.rounds.participant import Phase
 from edgechoir.secagg.masking import expand_mask
 from edgechoir.store.journal import RoundJournal
 from edgechoir.tiers.account import Account
 from edgechoir.tiers.claim import Claim
 from edgechoir.tiers.letters import Letters
-from edgechoir.tiers.place import Place, base_status
+from edgechoir.tiers.own_status import OwnStatus
+from edgechoir.tiers.peers import Peers
+from edgechoir.tiers.place import Place
 from edgechoir.tiers.retained import ByName
 from edgechoir.tiers.revoked import Revoked
 from edgechoir.transport.blobs import Assembler
@@ -62,17 +59,9 @@ from edgechoir.transport.topics import (
     up_filter,
 )
 from edgechoir.transport.transfer import Transfers
-from edgechoir.types import Address
 
 log: Final = logging.getLogger(__name__)
 
-STATUS_S: Final = 5.0
-"""Seconds between two status documents when nothing changes."""
-SETTLE_S: Final = 0.5
-"""Seconds that changes are gathered into one status document."""
-SLOW_S: Final = 2.0
-"""Seconds after which the status speaks of a transfer."""
-TRANSFERS_SHOWN: Final = 8
 MAX_BLOB: Final = 256 * 1024 * 1024
 REFUSALS_LOGGED: Final = 20
 """Refusals of one reason that are logged in full; after that every hundredth."""
@@ -109,9 +98,6 @@ class Host:
         self.link = link
         self.journal = journal
         self.account = account
-        self.started = time.time()
-        self._began = time.monotonic()
-        self._usage = usage(self._began)
         self.received = 0
         self.upkeep: Keeps | None = None
         """Looks after the certificate, beside everything else."""
@@ -119,7 +105,6 @@ class Host:
         """Is shown every message that comes up, for a trace."""
         self.spool: Spool | None = None
         """Keeps predictions while the broker is away, where the operator wants that."""
-        self._describe = describe
         self._handle = handle
         self._assembler = Assembler(MAX_BLOB, max_open=64, max_total_bytes=2 * MAX_BLOB)
         self.revocations = Revoked(root, place.federation, journal)
@@ -133,13 +118,12 @@ class Host:
         self.letters = Letters(place, link, self._transfers, journal, endpoint)
         self._claim = Claim()
         self._taken: dict[str, bytes] = {}
-        self._by_name = ByName(self._subscribe)
-        """The hash of the latest blob of each such channel of the parent."""
-        self._changed = asyncio.Event()
+        """The hash of the latest blob of each retained channel."""
+        self._by_name = ByName(self.subscribe)
         self._alarms: dict[str, asyncio.TimerHandle] = {}
         self._group: asyncio.TaskGroup | None = None
-        self._watched: set[Address] = set()
-        self._peers: dict[Address, tuple[str, bytes]] = {}
+        self._status = OwnStatus(self, self._transfers, describe)
+        self._peers = Peers(self, self._transfers, self._claim)
 
     @property
     def alone(self) -> asyncio.Event:
@@ -172,22 +156,22 @@ class Host:
     async def _listen(self, group: asyncio.TaskGroup) -> None:
         """Subscribe to what concerns this member; say that it is here once no other process is."""
         place = self.place
-        await self._watch(place.me)
+        await self._peers.watch(place.me)
         group.create_task(self._claim.settle(place), name="single process")
-        group.create_task(self._publish_status(), name="status")
+        group.create_task(self._status.run(), name="status")
         group.create_task(self._restore(), name="restore")
         if place.parent is not None:
-            await self._watch(place.parent)
+            await self._peers.watch(place.parent)
             handed_out = ("model", "roster", "plan", "revoked")
             for channel in handed_out:
-                await self._subscribe(
+                await self.subscribe(
                     channel_filter(place.federation, channel, place.parent).replace("/#", "/+")
                 )
             streams = [str(topic(place.federation, place.parent, each)) for each in handed_out]
             group.create_task(self._by_name.run(streams), name="retained")
-            await self._subscribe(down_filter(place.federation, place.me.member))
+            await self.subscribe(down_filter(place.federation, place.me.member))
         if self.endpoint.joint.down is not None:
-            await self._subscribe(up_filter(place.federation, place.me.member))
+            await self.subscribe(up_filter(place.federation, place.me.member))
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run something beside the host; it ends with it."""
@@ -210,7 +194,11 @@ class Host:
 
     def changed(self) -> None:
         """The status document has something new to say."""
-        self._changed.set()
+        self._status.changed()
+
+    def status(self, state: MemberState) -> Status:
+        """The status document as it would be published now."""
+        return self._status.document(state)
 
     async def farewell(self) -> None:
         """The last status, on a clean stop of the one process that speaks for this member."""
@@ -218,7 +206,7 @@ class Host:
             return
         try:
             async with asyncio.timeout(2):
-                await self._say(MemberState.STOPPED)
+                await self._status.say(MemberState.STOPPED)
         except (LinkError, TimeoutError):
             pass  # the broker is away; its last will says `lost`
 
@@ -238,7 +226,7 @@ class Host:
         if where.federation != self.place.federation:
             raise Malformed(f"a message of the federation {where.federation!r}")
         if where.channel == "status":
-            self._take_status(where, message)
+            self._peers.take(where, message)
             return
         if where.channel in PAIR_CHANNELS:
             if where.rest == self.place.me.member:
@@ -286,7 +274,7 @@ class Host:
                 case _:
                     self._handle(outcome)
         self.set_alarm("endpoint", self.endpoint.joint.wake, lambda: self.happen(Tick()))
-        self._watch_children()
+        self._peers.watch_children()
         self.changed()
 
     def take_revocations(self, data: bytes, source: str) -> None:
@@ -330,83 +318,6 @@ class Host:
         if count <= REFUSALS_LOGGED or count % 100 == 0:
             log.warning("refused (%s, %d so far): %s", error.reason, count, error)
 
-    # ---- peers
-
-    def _watch_children(self) -> None:
-        down = self.endpoint.joint.down
-        if down is None:
-            return
-        children = {
-            child.entry.address for child in (*down.members.values(), *down.pending.values())
-        }
-        for child in children - self._watched:
-            self._watched.add(child)
-            self.spawn(self._watch(child), f"watch {child}")
-
-    async def _watch(self, peer: Address) -> None:
-        self._watched.add(peer)
-        await self._subscribe(channel_filter(self.place.federation, "status", peer))
-
-    def _take_status(self, where: Topic, message: Message) -> None:
-        status = parse_at(where, message.payload)
-        peer = where.sender
-        instance = bytes.fromhex(status.instance)
-        if peer == self.place.me:
-            self._take_own_status(status, instance, message.retained)
-            return
-        before = self._peers.get(peer)
-        if status.state is MemberState.STOPPED or (before and before[1] != instance):
-            self._forget_transfers(peer)
-        self._peers[peer] = (str(status.state.value), instance)
-        if status.state is not MemberState.ONLINE:
-            self.endpoint.release(peer, instance)
-            down = self.endpoint.joint.down
-            if down is not None and peer != self.place.parent:
-                word = "was lost" if status.state is MemberState.LOST else "stopped"
-                self.happen(Gone(str(peer.member), instance, word))
-            return
-        self.endpoint.reclaim(peer, instance)
-        if peer == self.place.parent and before is not None and before[1] != instance:
-            log.info("parent %s is another process now; joining it anew", peer)
-            self.rejoin()
-
-    def _forget_transfers(self, peer: Address) -> None:
-        """What was under way from or to a peer's process that is gone is of no use to the next."""
-        place = self.place
-        ours, theirs = ("up", "down") if peer == place.parent else ("down", "up")
-        me = str(place.me.member)
-        self._transfers.forget(str(topic(place.federation, peer, theirs, me)))
-        to = topic(place.federation, place.me, ours, str(peer.member))
-        self._transfers.cancel_all(str(to))
-
-    def rejoin(self) -> None:
-        """Ask the parent for a place again, if this tier takes part at all."""
-        up = self.endpoint.joint.up
-        if up is not None and up.phase is not Phase.IDLE:
-            self.happen(Begin(up.devices, up.last_round))
-
-    # ---- a second process of this identity
-
-    def _take_own_status(self, status: Status, instance: bytes, retained: bool) -> None:
-        if instance == self.place.instance:
-            if status.state is MemberState.LOST:
-                # The broker had lost us and said so: to the parent we are gone.
-                log.info("the broker has reported this process as lost; joining anew")
-                self.rejoin()
-                self.changed()
-            return
-        if not self.alone.is_set():
-            self._claim.hear(status, retained)
-            return
-        if status.state is MemberState.ONLINE and not retained:
-            self.refuse(
-                DuplicateIdentity(
-                    f"another process ({instance.hex()}) runs as {self.place.me}: "
-                    "stop it, or enrol it under an id of its own"
-                )
-            )
-        self.changed()  # say again who is here
-
     # ---- what goes out
 
     async def _send(self) -> None:
@@ -441,7 +352,7 @@ class Host:
         except LinkError as error:
             log.debug("could not publish %s: %s", channel, error)
 
-    async def _subscribe(self, pattern: str) -> None:
+    async def subscribe(self, pattern: str) -> None:
         """Subscribe now or, with the broker away, when it is back."""
         while True:
             before = (self.link.state.connected, self.link.counters.reconnects)
@@ -453,65 +364,6 @@ class Host:
                 if before == (True, self.link.counters.reconnects) and self.link.state.connected:
                     raise OperatorError(f"{error}; check the broker's access list") from None
                 log.warning("no subscription yet: %s", error)
-
-    # ---- status
-
-    async def _publish_status(self) -> None:
-        await self.alone.wait()
-        while True:
-            self._changed.clear()
-            try:
-                await self._say(MemberState.ONLINE)
-            except LinkError as error:
-                log.debug("status not published: %s", error)
-            await asyncio.sleep(SETTLE_S)
-            try:
-                async with asyncio.timeout(STATUS_S - SETTLE_S):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
-
-    async def _say(self, state: MemberState) -> None:
-        where = str(topic(self.place.federation, self.place.me, "status"))
-        await self.link.publish(where, self.status(state).to_json(), retain=True, timeout=10)
-
-    def _under_way(self) -> list[dict[str, object]]:
-        """Transfers that take long, for the status document."""
-        now = time.monotonic()
-        return [
-            {
-                "sender": str(where.member),
-                "receiver": where.rest,
-                "arrived": one.arrived,
-                "total": one.total,
-                "seconds": round(now - one.since, 1),
-            }
-            for one in self._transfers.progress(SLOW_S)[:TRANSFERS_SHOWN]
-            for where in (parse(one.key),)
-        ]
-
-    def status(self, state: MemberState) -> Status:
-        """The status document as it would be published now."""
-        counters = self.link.counters
-        before, self._usage = self._usage, usage(time.monotonic())
-        return Status.model_validate(
-            {
-                **base_status(self.place, state, self.started),
-                **self._describe(),
-                "drops": dict(self.endpoint.drops),
-                "broker": {
-                    "reconnects": counters.reconnects,
-                    "bytes_up": counters.bytes_up,
-                    "bytes_down": counters.bytes_down,
-                    "dropped": counters.dropped + counters.crowded_out,
-                },
-                "certificate": None if self.upkeep is None else self.upkeep.figures(),
-                "audit": self.account.audit.figures(),
-                "transfers": self._under_way() or None,
-                "spool": None if self.spool is None else self.spool.figures(),
-                "health": health(self._began, before, self._usage),
-            }
-        )
 
 
 def _writer(text: str) -> str:

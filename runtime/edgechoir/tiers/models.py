@@ -4,6 +4,7 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from edgechoir.learning.rules.choose import MEMORY
 from edgechoir.learning.state import State, digest, digest_of
 from edgechoir.store.versions import ModelVersions, StoredModel
 from edgechoir.types import Floats
+
+ROUNDS_DONE: Final = "rounds_done"
+"""What is kept beside a rule's memory: the training rounds that led to the version."""
 
 
 @dataclass(frozen=True, slots=True)

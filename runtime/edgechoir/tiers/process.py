@@ -59,6 +59,7 @@ async def host_of(
     """Identity, journal, link and endpoint of a member, for the time of the block."""
     member = load_member(config.identity, time.time())
     check_identity(config, member)
+    check_policy(config, member)
     instance = new_instance()
     place = Place(
         federation=config.federation,
@@ -192,6 +193,21 @@ def check_identity(config: TierConfig | MonitorConfig, member: Member) -> None:
         raise OperatorError(
             f"{config.identity} holds the identity of {seen}, the configuration is for "
             f"{expected}; point `identity` at the right directory"
+        )
+
+
+def check_policy(config: TierConfig | MonitorConfig, member: Member) -> None:
+    """Raises OperatorError where the fleet's policy forbids what the configuration asks for.
+
+    The other members decide by the policy that they have pinned; this one would only wait for them.
+    """
+    if not isinstance(config, CloudConfig) or config.robust is None:
+        return
+    if not member.policy.cohorts_apart:
+        raise OperatorError(
+            "[robust] needs to see the sum of each node, and the policy pinned in "
+            f"{config.identity} does not allow it: sign one with `edgechoir ca policy "
+            "--cohorts-apart` and pin it on every member, or leave [robust] out"
         )
 
 

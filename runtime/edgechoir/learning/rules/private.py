@@ -129,3 +129,11 @@ def make_private(inner: Rule, options: Mapping[str, Any]) -> Private:
     if inner.task().kind != TRAIN:
         raise BadUpdate(f"a private run trains; this rule's devices do {inner.task().kind!r}")
     return Private(inner, **options)
+
+
+def having_spent(rule: Rule, before: Rule) -> Rule:
+    """`rule`, with the budget that `before` has spent of the same devices' privacy."""
+    ours, theirs = rule.remember().get("privacy"), before.remember().get("privacy")
+    if ours is None or theirs is None:
+        return rule
+    return rule.recall({**rule.remember(), "privacy": np.array([ours[0], theirs[1]], np.float32)})
