@@ -90,7 +90,7 @@ def bundle_for(rows: Rowset, seed: int) -> Bundle:
         return build_bundle(source, Path(folder) / "bundle", seed)
 
 
-async def _free(rows: int, plan: FitPlan, noise: float) -> None:
+async def unaccounted(rows: int, plan: FitPlan, noise: float) -> None:
     """Nobody counts here."""
 
 
@@ -109,7 +109,7 @@ class Guard:
     @property
     def examples(self) -> Examples | None:
         """For the devices."""
-        return Examples(1.0, self.example, _free) if self.example else None
+        return Examples(1.0, self.example, unaccounted) if self.example else None
 
 
 class Watched(Arena):
