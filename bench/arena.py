@@ -62,14 +62,15 @@ from edgechoir.rounds.schedule import (
     step,
 )
 from edgechoir.tiers.aggregator_process import preparation_for, subject_of
-from edgechoir.tiers.contribution import contribution
+from edgechoir.tiers.contribution import contribution, private_terms
+from edgechoir.tiers.desk import Examples
 from edgechoir.tiers.models import Held, read_model
 from edgechoir.tiers.pending import settle
 from edgechoir.tiers.pursuit import question, reply_of
 from edgechoir.tiers.statistics import preparation_of
-from edgechoir.tiers.work import Desk, do
+from edgechoir.tiers.work import Desk, do, do_privately
 from edgechoir.training import fit as fitting
-from edgechoir.types import Address, FitPlan, Floats, MemberId, Update
+from edgechoir.types import Address, FitPlan, Floats, MemberId, Ring, Update
 
 T = TypeVar("T")
 FEDERATION: Final = "arena"
@@ -156,9 +157,11 @@ class Arena:
         policy: Policy | None = None,
         *,
         normalise: bool = False,
+        examples: Examples | None = None,
         spoiling: Mapping[str, Callable[[Floats], Floats]] | None = None,
     ) -> None:
         self.bundle = bundle
+        self._examples = examples
         self.results: list[Result] = []
         self.answers: dict[str, Answered] = {}
         self.now = time.time()
@@ -274,9 +277,11 @@ class Arena:
             self._trainer,
             lambda x: fitting.predict(self.bundle, held.weights, self.seen(x)),
             kept=self._kept[name],
+            examples=self._examples,
         )
         try:
-            piece = asyncio.run(do(desk, plan))
+            work_ = do if private_terms(plan) is None else do_privately
+            piece = asyncio.run(work_(desk, plan))
             if name in self._spoiling and read_task(plan.task).kind == TRAIN:
                 piece = replace(piece, vector=self._spoiling[name](piece.vector))
             vector = contribution(plan, piece, self._honest(name, plan), os.urandom)
@@ -284,6 +289,10 @@ class Arena:
             no = NoContribution(plan.round, str(error))
             self._outcomes(name, self._members[name].handle(no, self.now))
             return
+        self._contribute(name, plan, vector)
+
+    def _contribute(self, name: str, plan: wire.Plan, vector: Ring) -> None:
+        """A device's vector, before it is masked."""
         done = Contribution(plan.round, vector)
         self._outcomes(name, self._members[name].handle(done, self.now))
 

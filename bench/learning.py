@@ -78,11 +78,11 @@ class Recipe:
 
 RECIPES: Final[dict[str, Recipe]] = {
     "heart": Recipe(15, 0.01, 4, equal=True, schedule="cosine"),
-    "har": Recipe(30, 0.1, 16, schedule="cosine"),
-    "har-two": Recipe(60, 0.1, 32, "fedavgm", {"momentum": 0.8}, schedule="cosine"),
+    "har": Recipe(30, 0.1, 8, schedule="cosine"),
+    "har-two": Recipe(30, 0.1, 32, "fedavgm", {"momentum": 0.8}),
     "turbofan": Recipe(200, 0.1, 4096, "fedadam", {"rate": 0.01}, schedule="cosine"),
-    "air": Recipe(30, 0.05, 64, schedule="cosine"),
-    "mnist": Recipe(30, 0.1, 16, "fedavgm", {"momentum": 0.8}, schedule="cosine"),
+    "air": Recipe(30, 0.05, 64, schedule="cosine", local={"momentum": 0.5}),
+    "mnist": Recipe(30, 0.1, 8, "fedavgm", {"momentum": 0.8}, schedule="cosine"),
 }
 TARGETS: Final = {
     "heart": (0.795, 0.815),
@@ -113,12 +113,12 @@ CHOICES: Final[dict[str, tuple[Recipe, ...]]] = {
         Recipe(30, 0.1, 16, "fedavgm", {"momentum": 0.5}, schedule="cosine"),
     ),
     "har-two": (
-        Recipe(60, 0.05, 32),
-        Recipe(60, 0.1, 32, "fedavgm", MOMENTUM),
-        Recipe(60, 0.1, 32, "fedavgm", MOMENTUM, schedule="cosine"),
-        Recipe(60, 0.1, 16, "fedavgm", MOMENTUM, schedule="cosine"),
-        Recipe(60, 0.05, 32, "fedavgm", {"momentum": 0.9}, schedule="cosine"),
-        Recipe(60, 0.1, 32, "fedavgm", MOMENTUM, schedule="cosine", equal=True),
+        Recipe(30, 0.05, 32),
+        Recipe(30, 0.1, 32, "fedavgm", MOMENTUM),
+        Recipe(30, 0.1, 32, "fedavgm", MOMENTUM, schedule="cosine"),
+        Recipe(30, 0.1, 16, "fedavgm", MOMENTUM, schedule="cosine"),
+        Recipe(30, 0.05, 32, "fedavgm", {"momentum": 0.9}, schedule="cosine"),
+        Recipe(30, 0.1, 32, "fedavgm", MOMENTUM, schedule="cosine", equal=True),
     ),
     "turbofan": (
         Recipe(60, 0.05, 32),

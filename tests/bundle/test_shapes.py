@@ -64,6 +64,23 @@ def test_padding_cannot_outgrow_its_kernel() -> None:
     assert "padding" in refusal(image, pool)
 
 
+def test_a_batch_that_is_written_into_the_graph_is_refused() -> None:
+    assert "batch of 1" in refusal(call("fixed", "aten.zeros.default", size=(2, 10)))
+    rows = call("rows", "aten.view.default", self=X, size=(2, 64))
+    assert "64 elements as (2, 64)" in refusal(rows, *DIGITS.graph.nodes)
+    pair = call("pair", "aten.select.int", self=X, dim=0, index=1)
+    assert "index 1" in refusal(pair, *DIGITS.graph.nodes)
+
+
+@pytest.mark.parametrize("what", ["stride", "dilation"])
+def test_steps_that_crash_torch_are_refused(what: str) -> None:
+    image = call("image", "aten.view.default", self=X, size=(-1, 1, 8, 8))
+    # A window of one value fits whatever its dilation, and any stride leaves one of them.
+    options: dict[str, Value] = {"kernel_size": (1, 1), "stride": (1, 1), what: (1, 65536)}
+    pool = call("pool", "aten.max_pool2d.default", self=Ref("image"), **options)
+    assert "at most 4096" in refusal(image, pool)
+
+
 def test_an_output_without_the_batch_is_refused() -> None:
     assert "output has shape" in refusal(call("zeros", "aten.zeros.default", size=(1, 10)))
     assert "output has shape" in refusal(call("sum", "aten.sum.default", self=X))

@@ -199,6 +199,21 @@ def test_the_pipeline_keeps_the_arguments_of_each_operator() -> None:
             "does not cover: leave [privacy] out",
         ),
         (
+            CLOUD + "[training]\nnormalise = true\n[privacy]\nnoise = 1.0\n",
+            "choir.toml: training.normalise takes the columns' mean and deviation from all "
+            "devices without noise, which [privacy] does not count: leave it out, and scale the "
+            "columns in the model file",
+        ),
+        (
+            CLOUD + "[privacy]\nbound = 3.0\nmax_bound = 2.0\n",
+            "choir.toml:6: privacy: bound is 3, above max_bound, 2",
+        ),
+        (
+            DEVICE + "[privacy]\nrequire = true\n",
+            "choir.toml:12: privacy: require without max_epsilon: a round with next to no "
+            "noise would be taken part in; say how large epsilon may become",
+        ),
+        (
             CLOUD + '[rule]\nname = "distil"\nshared = "s.npz"\n',
             "choir.toml: rule distil: answers are logits or values, which a clip of 1 cuts: set "
             "update.clip to 5 or more",

@@ -68,6 +68,8 @@ async def goes_by_list(view: View, member: str, number: int) -> None:
 def test_certificates_change_hands_while_rounds_go_on(fleet: Fleet) -> None:
     async def trial() -> None:
         async with fleet.view() as view:
+            # A member opens its connection again between two rounds: let there be such a time.
+            fleet.edit("cloud", "pause_s = 0.0", "pause_s = 0.5")
             fleet.start(*MEMBERS)
             await view.rounds(2, devices=4)
             before = len(view.seen.rounds)

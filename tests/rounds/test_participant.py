@@ -19,6 +19,8 @@ from edgechoir.errors import (
 )
 from edgechoir.identity.keys import sign
 from edgechoir.identity.policy import Policy
+from edgechoir.learning.privacy.terms import BOUND, NOISE, Terms
+from edgechoir.learning.task import Task
 from edgechoir.rounds import participant
 from edgechoir.rounds.aggregator import Limits
 from edgechoir.rounds.agreement import make_consent
@@ -592,6 +594,35 @@ def test_the_largest_clip_it_allows_is_allowed(stage: Stage) -> None:
     stage.order("cloud", 2, clip=2.0000001)
     ((_, reason),) = stage.failures("cloud")
     assert "clip 2.0000001 is above this member's 2.0" in reason
+
+
+def private_plan(stage: Stage, bound: float, stretched: float = 1.0) -> wire.Plan:
+    """With noise of ten times the bound, and `stretched` times the room that this takes."""
+    plan = replace(plan_for(stage), max_samples=1)
+    task = Task("train", {BOUND: bound, NOISE: 10.0}).encode()
+    clip = Terms(bound, 10.0).clip(plan.dimension, plan.devices, plan.bits)
+    return replace(plan, task=task, clip=clip * stretched)
+
+
+def test_room_for_noise_is_not_held_against_a_private_plan(trio: Stage) -> None:
+    plan = private_plan(trio, 90.0)
+    assert plan.clip > 900
+    call(trio, plan)
+    assert up(trio).phase is Phase.SENT
+
+
+@pytest.mark.parametrize(
+    ("bound", "stretched", "message"),
+    [
+        (101.0, 1.0, "norm bound 101.0 is above this member's 100.0"),
+        (90.0, 1.001, "but noise takes no more than"),
+    ],
+)
+def test_a_private_plan_has_no_more_room_than_its_bound_and_noise_take(
+    trio: Stage, bound: float, stretched: float, message: str
+) -> None:
+    messages = said(trio, call(trio, private_plan(trio, bound, stretched)))
+    assert message in the(wire.Abort, messages).reason
 
 
 def test_a_plan_for_fewer_devices_than_it_stands_for_is_refused(stage: Stage) -> None:

@@ -57,7 +57,8 @@ def test_the_run_ends_at_the_cap_and_each_device_has_counted_the_same(
     async def trial() -> None:
         privacy = {"noise": 1.0, "bound": 1.0, "max_epsilon": 9.0}
         cloud = federation.cloud(2, 1000, deadline=30.0, privacy=privacy)
-        members = [device(federation, "dev-1", require=True), device(federation, "dev-2")]
+        careful = {"require": True, "max_epsilon": 100.0}
+        members = [device(federation, "dev-1", **careful), device(federation, "dev-2")]
         async with federation.running() as running:
             running.start("cloud", federation.aggregator(cloud))
             for config in members:
@@ -81,7 +82,8 @@ def test_a_device_whose_owner_requires_noise_says_no_to_a_round_without(
 ) -> None:
     async def trial() -> None:
         cloud = federation.cloud(2, 1000, deadline=30.0)
-        members = [device(federation, "dev-1", require=True), device(federation, "dev-2")]
+        careful = {"require": True, "max_epsilon": 100.0}
+        members = [device(federation, "dev-1", **careful), device(federation, "dev-2")]
         async with federation.running() as running:
             running.start("cloud", federation.aggregator(cloud))
             for config in members:

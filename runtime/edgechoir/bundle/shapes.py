@@ -19,8 +19,12 @@ Axes = int | tuple[int, ...] | None
 Operand = Shape | float
 
 BATCH: Final = 2
+_OTHERS: Final = (1, 3)
+"""A graph that has BATCH written into it fits no other batch; 1 is special, for it broadcasts."""
 MAX_VALUE: Final = 1 << 25
 """Elements of one value for a batch of BATCH."""
+MAX_STEP: Final = 4096
+"""Of a stride or dilation."""
 MAX_ALL: Final = 1 << 27
 """Elements of all values together for a batch of BATCH: what training may have to keep."""
 
@@ -30,13 +34,14 @@ def check_shapes(graph: Graph, manifest: Manifest) -> None:
 
     `graph` has passed check_graph. Raises BadModel naming the node.
     """
-    results = infer_shapes(graph, manifest, BATCH)
-    expected = (BATCH, len(manifest.outputs))
-    if results[graph.output] != expected:
-        raise BadModel(
-            f"{GRAPH}: the output has shape {results[graph.output]} for a batch of {BATCH}, "
-            f"expected {expected}"
-        )
+    for batch in (BATCH, *_OTHERS):
+        results = infer_shapes(graph, manifest, batch)
+        expected = (batch, len(manifest.outputs))
+        if results[graph.output] != expected:
+            raise BadModel(
+                f"{GRAPH}: the output has shape {results[graph.output]} for a batch of {batch}, "
+                f"expected {expected}"
+            )
 
 
 def infer_shapes(graph: Graph, manifest: Manifest, batch: int) -> dict[str, Result]:
@@ -113,6 +118,11 @@ def _same(self: Shape, **options: object) -> Shape:
     return self
 
 
+def _clamp(self: Shape, min: float | None = None, max: float | None = None) -> Shape:
+    _need(min is not None or max is not None, "neither min nor max")
+    return self
+
+
 def _same_input(input: Shape, p: float, train: bool) -> Shape:
     return input
 
@@ -161,6 +171,13 @@ def _spread(numbers: Shape, n: int) -> Shape:
     return numbers * n if len(numbers) == 1 else numbers
 
 
+def _steps(given: Shape, n: int) -> Shape:
+    """Strides or dilations: torch holds them in 16 bits somewhere, and crashes at 32768."""
+    steps = _spread(given, n)
+    _need(max(steps) <= MAX_STEP, f"steps {given}, at most {MAX_STEP} are allowed")
+    return steps
+
+
 def _windows(
     size: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil: bool = False
 ) -> Shape:
@@ -191,7 +208,7 @@ def _conv(n: int) -> Callable[..., Shape]:
             f"input {input} does not fit weight {weight} in {groups} groups",
         )
         _need(bias is None or bias == weight[:1], f"bias {bias} does not fit weight {weight}")
-        steps, spacing = _spread(stride, n), _spread(dilation, n)
+        steps, spacing = _steps(stride, n), _steps(dilation, n)
         if padding == "same":
             _need(steps == (1,) * n, "padding 'same' goes with stride 1")
             return (input[0], weight[0], *input[2:])
@@ -214,8 +231,8 @@ def _pool(n: int) -> Callable[..., Shape]:
         _need(len(self) == n + 2, f"input {self}, expected {n + 2} axes")
         kernel, pads = _spread(kernel_size, n), _spread(padding, n)
         _need(all(2 * p <= k for p, k in zip(pads, kernel, strict=True)), f"padding {padding}")
-        steps = _spread(stride, n) if stride else kernel
-        counts = _windows(self[2:], kernel, steps, pads, _spread(dilation, n), ceil_mode)
+        steps = _steps(stride, n) if stride else kernel
+        counts = _windows(self[2:], kernel, steps, pads, _steps(dilation, n), ceil_mode)
         return (*self[:2], *counts)
 
     return rule
@@ -277,6 +294,7 @@ def _group_norm(
 ) -> Shape:
     _need(len(input) > 1 and input[1] % num_groups == 0, f"{input} in {num_groups} groups")
     _need(all(t in (None, input[1:2]) for t in (weight, bias)), f"weight {weight}, bias {bias}")
+    _need(bias is None or weight is not None, "a bias without a weight: torch cannot train that")
     return input
 
 
@@ -291,6 +309,7 @@ def _layer_norm(
     n = len(normalized_shape)
     _need(0 < n <= len(input) and input[-n:] == normalized_shape, f"{input}: {normalized_shape}")
     _need(all(t in (None, normalized_shape) for t in (weight, bias)), f"weight {weight}")
+    _need(bias is None or weight is not None, "a bias without a weight: torch cannot train that")
     return input
 
 
@@ -485,9 +504,10 @@ _RULES: Final[Mapping[str, Callable[..., Result]]] = {
         f"aten.{name}.default": _same
         for name in (
             *("relu", "leaky_relu", "elu", "gelu", "silu", "hardswish", "hardtanh", "softplus"),
-            *("sigmoid", "tanh", "neg", "abs", "exp", "log", "sqrt", "clamp"),
+            *("sigmoid", "tanh", "neg", "abs", "exp", "log", "sqrt"),
             *("contiguous", "clone"),
         )
     },
+    "aten.clamp.default": _clamp,
     "aten.pow.Tensor_Scalar": _same,
 }

@@ -4,7 +4,7 @@ Sections that differ between tiers have one class for each. `tiers.py` says whic
 """
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     Strict,
     StringConstraints,
     ValidationInfo,
+    model_validator,
 )
 
 from edgechoir.errors import OperatorError
@@ -232,13 +233,14 @@ class MemberPrivacy(Section):
 
     require: bool = Field(
         default=False,
-        description="Refuse rounds in which devices add no noise (client-level privacy).",
+        description="Refuse rounds in which devices add no noise (client-level privacy). Needs "
+        "max_epsilon: with hardly any noise a round would pass too.",
     )
     max_epsilon: float | None = Field(
         default=None,
         gt=0,
         le=1000,
-        description="Take part no more before epsilon exceeds this.",
+        description="Take part no more before epsilon exceeds this, nor in rounds without noise.",
         examples=[8.0],
     )
     delta: float = Field(
@@ -266,6 +268,15 @@ class MemberPrivacy(Section):
         examples=[8.0],
     )
 
+    @model_validator(mode="after")
+    def _check_end(self) -> Self:
+        if self.require and self.max_epsilon is None:
+            raise ValueError(
+                "require without max_epsilon: a round with next to no noise would "
+                "be taken part in; say how large epsilon may become"
+            )
+        return self
+
 
 class CloudPrivacy(Section):
     """Client-level privacy: every device clips its update and adds noise before it masks."""
@@ -285,6 +296,12 @@ class CloudPrivacy(Section):
     rate: float = Field(
         default=0.2, ge=0, le=2, description="How fast it follows; 0: the bound stays."
     )
+    max_bound: float = Field(
+        default=100.0,
+        gt=0,
+        le=1e6,
+        description="The bound grows no further; members refuse one above their max_clip.",
+    )
     delta: float = Field(
         default=1e-5, gt=0, lt=1, description="The delta at which epsilon is counted."
     )
@@ -295,6 +312,12 @@ class CloudPrivacy(Section):
         description="The run ends before epsilon exceeds this.",
         examples=[8.0],
     )
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        if self.bound > self.max_bound:
+            raise ValueError(f"bound is {self.bound:g}, above max_bound, {self.max_bound:g}")
+        return self
 
 
 class CloudRobust(Section):

@@ -93,6 +93,12 @@ class CloudConfig(Section):
                 'rounds.release is "best", which measures the last model without noise: leave it '
                 "out, or [privacy]"
             )
+        if self.privacy is not None and self.training.normalise:
+            raise ValueError(
+                "training.normalise takes the columns' mean and deviation from all devices without "
+                "noise, which [privacy] does not count: leave it out, and scale the columns in the "
+                "model file"
+            )
         why = self.rule.misfit(self.training, self.update)
         if self.privacy is not None and not self.rule.PRIVATE:
             why = "its devices send more than an update, which the noise does not cover: leave "

@@ -111,11 +111,16 @@ class TrainingStatus(Part):
 class PrivacyStatus(Part):
     """What a device has given of its privacy; at the root, one that was in every round."""
 
-    epsilon: Reading = Field(default=None, description="Given so far, at `delta`.")
+    epsilon: Reading = Field(
+        default=None, description="Given so far, at `delta`; none after a vector without noise."
+    )
     delta: Reading = None
     max_epsilon: Reading = Field(default=None, description="Where it ends.")
     required: bool = Field(default=False, description="Are rounds without noise refused?")
     rounds: Count = Field(default=0, description="Rounds with noise so far.")
+    without_noise: bool = Field(
+        default=False, description="Has a vector left without noise? Then no epsilon bounds it."
+    )
     example_epsilon: Reading = Field(
         default=None, description="Of a single row, where the device trains with DP-SGD."
     )

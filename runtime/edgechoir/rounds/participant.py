@@ -38,7 +38,9 @@ from edgechoir.identity.envelope import Verifier
 from edgechoir.identity.keys import SigningKey
 from edgechoir.identity.policy import Policy
 from edgechoir.learning.fixed_point import Encoding
+from edgechoir.learning.privacy.terms import terms_of
 from edgechoir.learning.slots import place
+from edgechoir.learning.task import read_task
 from edgechoir.rounds.agreement import check_agreed, check_receipt, make_consent, make_receipt
 from edgechoir.rounds.epoch import (
     Entry,
@@ -192,8 +194,12 @@ def step(state: Participant, event: Event, now: float, entropy: Entropy) -> Step
 
 
 def honest_survivors(s: Participant, plan: wire.Plan) -> int:
-    """How many survivors of a plan's round do not collude, at least, by this member's policy."""
-    return plan.min_survivors - colluders(len(s.entries), s.who.policy.colluders_one_in)
+    """How many survivors of a plan's round do not collude, at least, by this member's policy.
+
+    Another member is an adversary in any case: it reads the model that comes of the sum, and knows
+    its own vector and noise.
+    """
+    return plan.min_survivors - max(colluders(len(s.entries), s.who.policy.colluders_one_in), 1)
 
 
 def _begin(s: Participant, e: Begin, now: float, entropy: Entropy) -> Step:
@@ -429,14 +435,29 @@ def _check_plan(s: Participant, plan: wire.Plan) -> bytes:
             f"a cohort of {len(plan.cohort)} is below the threshold {s.threshold}"
         )
     _check_group(s.who.policy, s.entries, plan.cohort, "a cohort")
-    if plan.clip > s.who.policy.max_clip:
-        raise PolicyViolation(f"clip {plan.clip} is above this member's {s.who.policy.max_clip}")
+    _check_clip(s.who.policy, plan)
     if plan.apart:
         _check_apart(s, plan)
     if s.devices > plan.devices:
         raise PolicyViolation(f"{s.devices} devices here, the plan is for {plan.devices} in all")
     length_of(plan)
     return round_context(s.who.federation, s.who.parent, plan)
+
+
+def _check_clip(policy: Policy, plan: wire.Plan) -> None:
+    """A private plan's clip has room for noise, which is none for an update: of that, the norm
+    bound is what counts. Raises RemoteError."""
+    most = policy.max_clip
+    if plan.clip <= most:
+        return
+    terms = terms_of(read_task(plan.task))
+    if terms is None:
+        raise PolicyViolation(f"clip {plan.clip} is above this member's {most}")
+    if terms.bound > most:
+        raise PolicyViolation(f"norm bound {terms.bound} is above this member's {most}")
+    room = terms.clip(plan.dimension, plan.devices, plan.bits)
+    if plan.clip > room * (1 + 1e-6):
+        raise PolicyViolation(f"clip {plan.clip}, but noise takes no more than {room:.6g}")
 
 
 def _check_apart(s: Participant, plan: wire.Plan) -> None:

@@ -61,7 +61,7 @@ from edgechoir.tiers.contribution import contribution, cost_of, private_terms
 from edgechoir.tiers.desk import Examples
 from edgechoir.tiers.distil import own_model, shared_set
 from edgechoir.tiers.ditto import answering
-from edgechoir.tiers.examples import ExampleAccount
+from edgechoir.tiers.examples import ExampleAccount, check_covered
 from edgechoir.tiers.host import Host
 from edgechoir.tiers.ledger import Ledger, Owner
 from edgechoir.tiers.models import Held, keep, latest, read_model
@@ -71,7 +71,7 @@ from edgechoir.tiers.recent import Recent
 from edgechoir.tiers.statistics import preparation_of
 from edgechoir.tiers.stream import flow_of, keeps_gaps
 from edgechoir.tiers.trace import Trace
-from edgechoir.tiers.work import Desk, do
+from edgechoir.tiers.work import Desk, do, do_privately
 from edgechoir.tiers.yielding import yield_to_answers
 from edgechoir.training.account import MISSING
 from edgechoir.training.account import available as accountable
@@ -309,14 +309,15 @@ class Device:
                 raise PolicyViolation(decision.reason)
             rho, honest = self._cost(plan)
             self.ledger.check(rho)
-            piece = await do(desk, plan)
+            if self.config.privacy.example_clip is not None:
+                check_covered(decision.task)
+            piece = await (do(desk, plan) if rho is None else do_privately(desk, plan))
             vector = contribution(plan, piece, honest, os.urandom)
             if rho is None and piece.figures.held_out:
                 self._measures = plan.round, piece.figures
             if await asyncio.to_thread(self._consent.withdrawn):
                 raise PolicyViolation(WITHDRAWN)
-            if rho is not None:
-                await asyncio.to_thread(self.ledger.charge, rho)
+            await asyncio.to_thread(self.ledger.charge, rho)
         except (TrainingError, RemoteError, OperatorError) as error:
             log.warning("round %d: %s", plan.round, error)
             self.host.happen(NoContribution(plan.round, str(error)))

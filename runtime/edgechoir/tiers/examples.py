@@ -12,12 +12,26 @@ from edgechoir.learning.privacy.examples import (
     with_steps,
     write_account,
 )
+from edgechoir.learning.rules.fednova import FEDNOVA
+from edgechoir.learning.rules.scaffold import SCAFFOLD
+from edgechoir.learning.task import TRAIN, Task
 from edgechoir.store.journal import RoundJournal
 from edgechoir.types import FitPlan
 
 NOTE: Final = "examples"
+COVERED: Final = frozenset((TRAIN, SCAFFOLD, FEDNOVA))
+"""Kinds of task in which all that leaves is made of noisy gradients, and the number of rows."""
 Count = Callable[[Sequence[Steps], float], Awaitable[float]]
 """(steps, delta) -> epsilon; the trainer's."""
+
+
+def check_covered(task: Task) -> None:
+    """Raises PolicyViolation for a task that would tell of rows without noise."""
+    if task.kind not in COVERED:
+        raise PolicyViolation(
+            f"a task of kind {task.kind!r} tells of rows without noise; this device's owner wants "
+            "noise on every row (privacy.example_clip)"
+        )
 
 
 class ExampleAccount:

@@ -2,7 +2,8 @@
 
 Every round it masks a vector for is charged before the vector leaves, also where the round then
 fails: somebody may have seen the sum. Without sampling in the account, since whoever picks the
-cohort is whom the noise is meant for.
+cohort is whom the noise is meant for. Once a vector has left without noise no epsilon bounds what
+this device has given, and none is shown.
 """
 
 import json
@@ -20,28 +21,36 @@ NOTE: Final = "privacy"
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """What the owner says: refuse rounds without noise, or beyond `max_epsilon` at `delta`."""
+    """What the owner says: refuse rounds without noise, or beyond `max_epsilon` at `delta`; an
+    epsilon that has an end refuses rounds without noise too, which have none."""
 
     require: bool
     max_epsilon: float | None
     delta: float
 
+    @property
+    def insists(self) -> bool:
+        """On noise in every round."""
+        return self.require or self.max_epsilon is not None
+
 
 class Ledger:
-    """`rho` is the zCDP cost of the `rounds` charged so far; kept in the round journal."""
+    """`rho` is the zCDP cost of the `rounds` charged so far, `bare`: a vector has left without
+    noise. Kept in the round journal."""
 
     def __init__(self, journal: RoundJournal, federation: str, owner: Owner) -> None:
         """Raises OperatorError for an account that cannot be read: it is not begun anew."""
         self._journal, self._federation, self._owner = journal, federation, owner
         self._lock = threading.Lock()
-        self.rho, self.rounds = 0.0, 0
+        self.rho, self.rounds, self.bare = 0.0, 0, False
         kept = journal.noted(federation, NOTE)
         if kept is None:
             return
         try:
             account = json.loads(kept)
             self.rho, self.rounds = float(account["rho"]), int(account["rounds"])
-        except (ValueError, KeyError, TypeError):
+            self.bare = bool(account.get("bare", False))
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise OperatorError(
                 "the account of what this device has given of its privacy cannot be read; "
                 "its round journal is damaged"
@@ -59,7 +68,7 @@ class Ledger:
         """
         owner = self._owner
         if rho is None:
-            if owner.require:
+            if owner.insists:
                 raise PolicyViolation("a round without noise; this device's owner requires it")
             return
         after = epsilon(self.rho + rho, owner.delta)
@@ -69,20 +78,31 @@ class Ledger:
                 f"this device's owner allows {owner.max_epsilon:g}"
             )
 
-    def charge(self, rho: float) -> None:
-        """Write a round's cost down; the disk has it when this returns."""
+    def charge(self, rho: float | None) -> None:
+        """Write a round's cost down; the disk has it when this returns. None: it has no noise.
+
+        Raises PolicyViolation: another round was charged since the check, and this is too much.
+        """
         with self._lock:
-            rho, rounds = self.rho + rho, self.rounds + 1
-            account = json.dumps({"rho": rho, "rounds": rounds}).encode()
-            self._journal.note(self._federation, NOTE, account)
-            self.rho, self.rounds = rho, rounds
+            self.check(rho)
+            if rho is None:
+                if not self.bare:
+                    self._keep(self.rho, self.rounds, True)
+                return
+            self._keep(self.rho + rho, self.rounds + 1, self.bare)
+
+    def _keep(self, rho: float, rounds: int, bare: bool) -> None:
+        account = json.dumps({"rho": rho, "rounds": rounds, "bare": bare}).encode()
+        self._journal.note(self._federation, NOTE, account)
+        self.rho, self.rounds, self.bare = rho, rounds, bare
 
     def describe(self) -> Mapping[str, float | int | bool | None]:
         """For the status document."""
         return {
-            "epsilon": round(self.epsilon, 6),
+            "epsilon": None if self.bare else round(self.epsilon, 6),
             "delta": self._owner.delta,
             "max_epsilon": self._owner.max_epsilon,
-            "required": self._owner.require,
+            "required": self._owner.insists,
             "rounds": self.rounds,
+            "without_noise": self.bare,
         }

@@ -6,13 +6,15 @@ for a task that makes no sense.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import numpy as np
 
 from edgechoir import wire
-from edgechoir.errors import PolicyViolation, TrainingError
+from edgechoir.errors import BadUpdate, PolicyViolation, TrainingError
+from edgechoir.learning.privacy.terms import EXTRAS, terms_of
 from edgechoir.learning.rules.distil import DISTIL
 from edgechoir.learning.rules.fednova import FEDNOVA
 from edgechoir.learning.rules.scaffold import SCAFFOLD
@@ -31,6 +33,8 @@ from edgechoir.tiers.scaffold import scaffold
 from edgechoir.tiers.sketching import in_form
 from edgechoir.tiers.trees import figures_of_trees, gradients
 
+log: Final = logging.getLogger(__name__)
+
 
 async def do(desk: Desk, plan: wire.Plan) -> Piece:
     """The piece that a plan asks for. Raises PolicyViolation for a kind that is not known."""
@@ -44,7 +48,20 @@ async def do(desk: Desk, plan: wire.Plan) -> Piece:
         return await work(desk if raw else statistics.seen_by_the_model(desk), plan, task)
     except Hopeless as error:
         # The root must hear how bad it is, or it could never go back to a better model.
-        return Piece(np.zeros(plan.dimension, np.float32), 1, error.figures)
+        d = plan.dimension if terms_of(task) is None else plan.dimension - EXTRAS
+        return Piece(np.zeros(d, np.float32), 1, error.figures)
+
+
+async def do_privately(desk: Desk, plan: wire.Plan) -> Piece:
+    """The same for a round in which this device's vector gets noise: zeros where training fails,
+    for that it does, and why, tells of the rows here without any."""
+    try:
+        return await do(desk, plan)
+    except (TrainingError, BadUpdate) as error:
+        if desk.trainer is None:
+            raise
+        log.warning("round %d: nothing but noise is sent: %s", plan.round, error)
+        return Piece(np.zeros(max(plan.dimension - EXTRAS, 0), np.float32), 1)
 
 
 async def train(desk: Desk, plan: wire.Plan, task: Task) -> Piece:

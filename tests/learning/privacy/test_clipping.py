@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgechoir.learning.privacy.clipping import clip_norm, next_bound
+from edgechoir.learning.privacy.clipping import LEAST, clip_norm, next_bound
 
 
 @settings(deadline=None)
@@ -25,10 +25,19 @@ def test_the_bound_finds_the_median_of_the_norms() -> None:
     norms = np.random.default_rng(4).lognormal(1.0, 0.5, 400)
     bound = 0.1
     for _ in range(300):
-        bound = next_bound(bound, float((norms <= bound).mean()), 0.5, 0.2)
+        bound = next_bound(bound, float((norms <= bound).mean()), 0.5, 0.2, 100.0)
     assert bound == pytest.approx(float(np.median(norms)), rel=0.05)
 
 
 def test_noise_beyond_what_a_share_can_be_moves_the_bound_no_further() -> None:
-    assert next_bound(1.0, 7.0, 0.5, 0.2) == next_bound(1.0, 1.0, 0.5, 0.2)
-    assert next_bound(1.0, -7.0, 0.5, 0.2) == next_bound(1.0, 0.0, 0.5, 0.2)
+    assert next_bound(1.0, 7.0, 0.5, 0.2, 9.0) == next_bound(1.0, 1.0, 0.5, 0.2, 9.0)
+    assert next_bound(1.0, -7.0, 0.5, 0.2, 9.0) == next_bound(1.0, 0.0, 0.5, 0.2, 9.0)
+
+
+def test_the_bound_grows_up_to_its_end_and_never_vanishes() -> None:
+    high = low = 1.0
+    for _ in range(500):
+        high = next_bound(high, 0.0, 0.5, 0.2, 3.0)
+        low = next_bound(low, 1.0, 0.5, 0.2, 3.0)
+    assert high == 3.0
+    assert low == LEAST

@@ -68,6 +68,26 @@ def test_what_was_spent_and_the_inner_memory_survive_a_restart() -> None:
     assert again.inner.v is not None
 
 
+def test_a_cheap_round_counts_though_the_run_is_restarted_after_each() -> None:
+    """In float32 alone 1/(2 z^2) = 5e-5 would vanish beside the 1000 that were spent before."""
+    rule = Private(FedAvg(), z=100.0, bound=1.0, spent=1000.0)
+    for _ in range(40):
+        rule, _ = rule.following(STATE, total(0.1, 0.5, 0.5, rule.bound))
+        rule = Private(FedAvg(), z=100.0, bound=1.0).recall(rule.remember())
+    assert rule.spent == pytest.approx(1000 + 40 * 5e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize(("spent", "z"), [(3.0, 1.0), (0.0, 0.1)])
+def test_a_process_that_starts_with_nothing_left_to_spend_orders_no_round(
+    spent: float, z: float
+) -> None:
+    rule = Private(FedAvg(), z=z, bound=1.0, max_epsilon=8.0, spent=spent)
+    schedule = Schedule(Course(rounds=1000), STATE, rule)
+    schedule, did = step(schedule, Membership(1, ("a", "b"), 2, 0), 0.0)
+    assert not any(isinstance(one, Order) for one in did)
+    assert "epsilon is" in schedule.finished
+
+
 def test_the_run_ends_before_it_costs_more_than_it_may() -> None:
     """Through the schedule: no round is ordered whose sum would exceed the cap."""
     cap = 6.0

@@ -13,6 +13,8 @@ import numpy as np
 
 from edgechoir.types import Floats
 
+LEAST = 1e-6
+"""Where no device learns anything any more the bound ends here, not in numbers that are none."""
 _SLACK = 2.0**-22
 """Of the bound, for what rounding to float32 may add."""
 
@@ -29,6 +31,8 @@ def clip_norm(vector: Floats, bound: float) -> tuple[Floats, bool]:
     return (exact * (bound * (1 - _SLACK) / norm)).astype(np.float32), False
 
 
-def next_bound(bound: float, within: float, quantile: float, rate: float) -> float:
-    """The bound of the next round; `within` is the noisy share, taken for what it can be."""
-    return bound * math.exp(-rate * (min(max(within, 0.0), 1.0) - quantile))
+def next_bound(bound: float, within: float, quantile: float, rate: float, most: float) -> float:
+    """The bound of the next round, up to `most`; `within` is the noisy share, taken for what it
+    can be."""
+    following = bound * math.exp(-rate * (min(max(within, 0.0), 1.0) - quantile))
+    return min(max(following, LEAST), most)

@@ -28,7 +28,7 @@ class Private:
     """`inner` under noise `z`, from the norm `bound` on; `spent` is rho, the cost so far.
 
     `quantile` of the updates shall lie within the bound, which follows at `rate` (0: it stays). The
-    run ends before epsilon at `delta` exceeds `max_epsilon`.
+    bound grows up to `max_bound`. The run ends before epsilon at `delta` exceeds `max_epsilon`.
     """
 
     inner: Rule
@@ -36,6 +36,7 @@ class Private:
     bound: float
     quantile: float = 0.5
     rate: float = 0.2
+    max_bound: float = 100.0
     delta: float = 1e-5
     max_epsilon: float | None = None
     spent: float = 0.0
@@ -83,7 +84,7 @@ class Private:
         """The inner rule's next state, the next bound, and what the round cost."""
         opened = open_mean(total.delta, self._terms)
         inner, state = self.inner.following(state, replace(total, delta=opened.delta))
-        bound = next_bound(self.bound, opened.within, self.quantile, self.rate)
+        bound = next_bound(self.bound, opened.within, self.quantile, self.rate, self.max_bound)
         if not np.isfinite(bound):
             raise BadUpdate(f"the norm bound would be {bound}")
         spent = self.spent + self._cost
@@ -107,7 +108,9 @@ class Private:
 
     def remember(self) -> Mapping[str, Floats]:
         """The inner rule's, the bound, and what has been spent."""
-        ours = np.array([self.bound, self.spent], np.float32)
+        # A float32 alone would forget what a cheap round costs beside what many have.
+        most = np.float32(self.spent)
+        ours = np.array([self.bound, most, self.spent - float(most)], np.float32)
         return {**self.inner.remember(), "privacy": ours}
 
     def recall(self, memory: Mapping[str, Floats]) -> Self:
@@ -116,7 +119,9 @@ class Private:
         ours = memory.get("privacy")
         if ours is None:
             return replace(self, inner=inner)
-        return replace(self, inner=inner, bound=float(ours[0]), spent=float(ours[1]))
+        return replace(
+            self, inner=inner, bound=float(ours[0]), spent=float(ours[1:].sum(dtype=np.float64))
+        )
 
 
 def make_private(inner: Rule, options: Mapping[str, Any]) -> Private:
