@@ -111,6 +111,17 @@ def test_versions_only_go_up() -> None:
     assert published == sorted(set(published))
 
 
+def test_no_trial_begins_where_the_budget_is_spent() -> None:
+    options = {"z": 2.0, "bound": 1.0, "max_epsilon": 2.5}
+    run = Run(make_private(make_rule("fedavg", {}), options))
+    base = now_as(run.schedule)
+    run.measure(0.0)
+    assert run.schedule.finished.startswith("epsilon is")
+    did = run.happen(base)
+    assert kinds(did) == ["Publish", "Begun", "Finished"]
+    assert run.schedule.finished.startswith("epsilon is")
+
+
 def test_what_trials_spend_of_privacy_stays_spent() -> None:
     run = Run(make_private(make_rule("fedavg", {}), {"z": 2.0, "bound": 1.0}))
     assert run.schedule.rule.coordinates(D) == D + EXTRAS

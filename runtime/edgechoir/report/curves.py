@@ -6,14 +6,17 @@ from html import escape
 from typing import Any, Final
 
 from edgechoir.monitor.records import Metrics
+from edgechoir.monitor.status import PrivacyStatus
 from edgechoir.report.plot import Level, Point, Series, plot
 from edgechoir.report.run import Figures, Run
-from edgechoir.report.tables import MAX_ROWS, member_table
+from edgechoir.report.tables import MAX_ROWS, folded, member_table
 from edgechoir.report.words import number, section, side_by_side, size, table
 
 NAMED: Final = 8
 """Curves with a colour and a name of their own in a plot."""
 FAINT: Final = 300
+FEW: Final = 12
+"""Rows of a table that is not folded."""
 TIERS: Final = {"edge-cloud": "Edge clouds", "node": "Nodes", "device": "Devices"}
 
 
@@ -153,20 +156,20 @@ def privacy(run: Run) -> str:
         plots.append(
             plot("As devices count it", curves, x_label="round", show=number, from_zero=True)
         )
-    rows = [
-        [
-            member,
-            number(account.epsilon, 3),
-            number(account.delta, 3),
-            number(account.max_epsilon, 3),
-            f"{account.rounds}",
-            number(account.example_epsilon, 3),
-        ]
-        for member, account in accounts
-    ]
+    rows = [[member, *_spent(account)] for member, account in accounts]
     heads = ("device", "epsilon", "delta", "its cap", "rounds with noise", "epsilon of one row")
-    said = table(heads, rows[:MAX_ROWS], range(1, 6)) if rows else ""
+    body = table(heads, rows[:MAX_ROWS], range(1, 6))
+    said = body if len(rows) <= FEW else folded("Devices", body, len(rows))
     return section("Privacy account", side_by_side(*plots), said)
+
+
+def _spent(account: PrivacyStatus) -> list[str]:
+    """The figures of one device's account."""
+    epsilon, delta, cap, row = (
+        "" if value is None else number(value, 3)
+        for value in (account.epsilon, account.delta, account.max_epsilon, account.example_epsilon)
+    )
+    return [epsilon, delta, cap, f"{account.rounds}", row]
 
 
 def course(run: Run) -> str:

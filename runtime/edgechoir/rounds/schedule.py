@@ -258,7 +258,7 @@ def _next(s: Schedule, now: float) -> tuple[Schedule, list[Did]]:
         return s, []
     if s.asking is None and s.asked:
         s = replace(s, asking=s.asked[0], asked=s.asked[1:], tries=0)
-    if s.asking is None and (over := s.rule.over()):  # an earlier process spent it all
+    if s.asking is None and (over := s.rule.over()):  # an earlier process, or a trial, spent all
         s = replace(s, finished=over)
         return s, [Finished(over)]
     try:
