@@ -144,8 +144,8 @@ def test_a_sum_corrupted_at_the_aggregator_is_a_violation(monkeypatch: pytest.Mo
     """One step in one coordinate of one upload: the aggregator itself has no way to see it."""
     true = aggregator.masked_vector  # type: ignore[attr-defined]  # what it calls, whoever made it
 
-    def corrupt(contents: wire.Contents, encoding: Any, member: str) -> Ring:
-        vector: Ring = true(contents, encoding, member).copy()
+    def corrupt(contents: wire.Contents, encoding: Any, member: str, slots: int) -> Ring:
+        vector: Ring = true(contents, encoding, member, slots).copy()
         vector[0] += np.uint32(member == "dev-0").astype(vector.dtype)
         return vector
 
