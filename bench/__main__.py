@@ -23,6 +23,8 @@ NAMES: Final = (
     "exact",
     "rounds",
     "learning",
+    "attacks",
+    "private",
     "trees",
 )
 
