@@ -7,12 +7,13 @@ import pytest
 
 from edgechoir.bundle.build import build_bundle
 from edgechoir.bundle.load import load_bundle
-from edgechoir.bundle.manifest import Preprocessing, preparation
+from edgechoir.bundle.manifest import Preprocessing, preparation, prepare
 from edgechoir.bundle.rewrite import write_linear, write_with
-from edgechoir.errors import OperatorError
+from edgechoir.errors import BadModel, OperatorError
 from edgechoir.inference.prediction import Output
 from edgechoir.inference.predictor import Predictor
 
+DIGITS = load_bundle(Path(__file__).parents[2] / "models" / "digits" / "bundle")
 HEART = Path(__file__).parents[2] / "models" / "heart" / "model.py"
 SCALED = """
 from torch import nn
@@ -24,6 +25,36 @@ META = {"name": "scaled", "task": "regression", "input": [3], "outputs": ["a", "
 def model() -> nn.Module:
     return nn.Linear(3, 2)
 """
+
+
+def test_the_bundle_has_the_new_weights_and_all_else_as_it_was(tmp_path: Path) -> None:
+    params = DIGITS.params * 2
+    write_with(DIGITS, params, tmp_path / "out")
+    again = load_bundle(tmp_path / "out")
+    assert np.array_equal(again.params, params)
+    assert again.onnx == DIGITS.onnx
+    assert again.graph == DIGITS.graph
+    assert again.manifest.parameters == DIGITS.manifest.parameters
+
+
+def test_what_the_federation_normalised_by_becomes_its_preprocessing(tmp_path: Path) -> None:
+    columns = DIGITS.manifest.input_shape[-1]
+    mean, scale = np.arange(columns, dtype=np.float32), np.full(columns, 0.5, np.float32)
+    preprocessing = Preprocessing(offset=tuple(mean.tolist()), scale=tuple(scale.tolist()))
+    made = write_with(DIGITS, DIGITS.params, tmp_path / "out", preprocessing)
+    x = np.ones((2, *DIGITS.manifest.input_shape), np.float32)
+    assert np.allclose(prepare(made.manifest, x), (x - mean) * scale)
+
+
+def test_weights_of_another_length_are_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BadModel, match="bytes of parameters"):
+        write_with(DIGITS, DIGITS.params[:-1], tmp_path / "out")
+
+
+def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(OperatorError, match="is there already"):
+        write_with(DIGITS, DIGITS.params, tmp_path)
 
 
 @pytest.mark.torch

@@ -16,10 +16,12 @@ def write_with(
 ) -> Bundle:
     """Write the bundle into the directory `out` with params [d], and read it back checked.
 
-    Raises OperatorError: there is something at `out`, or it cannot be written.
+    Raises OperatorError: there is something at `out`, or it cannot be written; or BadModel.
     """
-    if out.exists() and any(out.iterdir()):
-        raise OperatorError(f"{out} is not empty and is not overwritten: name another directory")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OperatorError(
+            f"{out} is there already and not empty; name a directory that is empty or new"
+        )
     files = {
         GRAPH: (bundle.path / GRAPH).read_bytes(),
         ONNX: bundle.onnx,

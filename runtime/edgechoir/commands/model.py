@@ -74,8 +74,9 @@ def _line(row: dict[str, Any], figures: dict[str, float]) -> str:
 def run_export(args: argparse.Namespace) -> int:
     """A bundle with the version's weights."""
     from edgechoir.bundle.load import load_bundle
+    from edgechoir.bundle.manifest import Preprocessing
     from edgechoir.bundle.personal import compose, split
-    from edgechoir.bundle.reweigh import with_params
+    from edgechoir.bundle.rewrite import write_with
     from edgechoir.config import CloudConfig, load_for
     from edgechoir.errors import OperatorError
     from edgechoir.tiers.aggregator_process import versions_of
@@ -95,6 +96,10 @@ def run_export(args: argparse.Namespace) -> int:
             f"{config.state}: there is no such {what}; kept: {', '.join(map(str, kept)) or 'none'}"
         )
     params = compose(bundle.manifest, stored.params, split(bundle.manifest, bundle.params)[1])
-    with_params(bundle, params, args.output, normalisation(stored.extra))
+    preprocessing = None
+    if (found := normalisation(stored.extra)) is not None:
+        offset, scale = (tuple(map(float, each)) for each in found)
+        preprocessing = Preprocessing(offset=offset, scale=scale)
+    write_with(bundle, params, args.output, preprocessing)
     print(f"{args.output}: {bundle.manifest.name}, version {stored.version}")
     return 0
