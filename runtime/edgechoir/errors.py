@@ -4,7 +4,10 @@ A message says what was seen, what was expected and, for the operator, what to d
 Every RemoteError has a `reason`: the word under which it is counted in a member's status.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class EdgechoirError(Exception):
@@ -143,3 +146,10 @@ class OutOfOrder(BadSample):
 
 class InferenceError(EdgechoirError):
     """The model gave no usable answer to one request, or not before its deadline."""
+
+
+def first_wrong(error: "ValidationError") -> tuple[str, str]:
+    """Where the first fault is that a document's model has found, as names with dots between them
+    (nothing for the document as a whole), and what it is."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return ".".join(str(part) for part in first["loc"]), first["msg"]

@@ -29,7 +29,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from edgechoir.errors import OperatorError
+from edgechoir.errors import OperatorError, first_wrong
 from edgechoir.fleet.enrolment import MemberPaths
 from edgechoir.fleet.files import read_file
 from edgechoir.identity.naming import BRIDGE, SPEAKERS, address
@@ -113,9 +113,8 @@ def read_bridges(directory: Path, members: Iterable[Address]) -> dict[MemberId, 
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OperatorError(f"{path} is not TOML: {error}") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise OperatorError(f"{path}: {where}: {first['msg']}") from None
+        where, what = first_wrong(error)
+        raise OperatorError(f"{path}: {where}: {what}") from None
     known = set(members)
     return {
         MemberId(name): Bridge(

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from edgechoir.errors import BadModel
+from edgechoir.errors import BadModel, first_wrong
 from edgechoir.types import NAME, Floats
 
 MANIFEST: Final = "manifest.json"
@@ -210,9 +210,8 @@ def parse_manifest(data: bytes) -> Manifest:
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "document"
-        raise BadModel(f"{MANIFEST}: {place}: {first['msg']}") from error
+        place, what = first_wrong(error)
+        raise BadModel(f"{MANIFEST}: {place or 'document'}: {what}") from error
 
 
 def verify_params(manifest: Manifest, params: bytes | memoryview, sha256: str) -> Floats:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgechoir.bundle.manifest import LossName, Preprocessing, Task
-from edgechoir.errors import OperatorError
+from edgechoir.errors import OperatorError, first_wrong
 
 if TYPE_CHECKING:
     from torch import nn
@@ -97,7 +97,6 @@ def run_model_file(path: Path) -> Recipe:
     try:
         meta = Meta.model_validate(getattr(module, "META", None))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise OperatorError(f"{path}: META {place}: {first['msg']}") from error
+        place, what = first_wrong(error)
+        raise OperatorError(f"{path}: META {place}: {what}") from error
     return Recipe(meta, model)

@@ -24,7 +24,7 @@ from typing import Literal
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edgechoir.errors import OperatorError, RemoteError
+from edgechoir.errors import OperatorError, RemoteError, first_wrong
 from edgechoir.fleet.files import PRIVATE, PUBLIC, make_directory, read_file, write_atomic
 from edgechoir.fleet.policy_file import pinned_policy
 from edgechoir.fleet.registry import Name
@@ -244,8 +244,8 @@ def _read_identity(paths: MemberPaths) -> Identity:
     try:
         return Identity.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise OperatorError(f"{paths.identity} cannot be read: {first['msg']}") from None
+        _, what = first_wrong(error)
+        raise OperatorError(f"{paths.identity} cannot be read: {what}") from None
 
 
 def _read_key(paths: MemberPaths) -> ec.EllipticCurvePrivateKey:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgechoir.errors import OperatorError
+from edgechoir.errors import OperatorError, first_wrong
 from edgechoir.fleet.files import PUBLIC, read_file, write_atomic
 from edgechoir.types import NAME
 
@@ -80,9 +80,8 @@ def read_registry(path: Path) -> Registry:
     try:
         registry = Registry.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise OperatorError(f"{path} is not a registry: {where}: {first['msg']}") from None
+        where, what = first_wrong(error)
+        raise OperatorError(f"{path} is not a registry: {where or 'the file'}: {what}") from None
     names = [record.member for record in registry.members]
     if len(set(names)) != len(names):
         raise OperatorError(f"{path} names a member twice")

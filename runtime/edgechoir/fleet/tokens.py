@@ -19,7 +19,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgechoir.errors import BadCertificate, OperatorError
+from edgechoir.errors import BadCertificate, OperatorError, first_wrong
 from edgechoir.fleet.files import PRIVATE, read_file, write_atomic
 from edgechoir.fleet.registry import Hex, Name
 from edgechoir.identity.request import Request
@@ -147,8 +147,8 @@ def new_token(
             }
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise OperatorError(f"no token: {first['loc'][0]}: {first['msg']}") from None
+        where, what = first_wrong(error)
+        raise OperatorError(f"no token: {where}: {what}") from None
     record = TokenRecord(
         id=token.id,
         hash=hashlib.sha256(secret).hexdigest(),
@@ -217,8 +217,8 @@ def _read(directory: Path) -> TokenFile:
     try:
         return TokenFile.model_validate_json(read_file(path, ""))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise OperatorError(f"{path} cannot be read: {first['msg']}; move it away") from None
+        _, what = first_wrong(error)
+        raise OperatorError(f"{path} cannot be read: {what}; move it away") from None
 
 
 def _write(directory: Path, file: TokenFile) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgechoir.config.sections import Queries
-from edgechoir.errors import OperatorError
+from edgechoir.errors import OperatorError, first_wrong
 from edgechoir.learning.statistics import inquiry as inquiries
 from edgechoir.learning.statistics.inquiry import About, Asked, Inquiry, Model, Reply, task_hash
 from edgechoir.rounds.schedule import Answered, Ask
@@ -85,9 +85,8 @@ def read_query(request: Mapping[str, Any]) -> Query:
     try:
         return Query.model_validate(request)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise OperatorError(f"{place or 'query'}: {first['msg']}") from None
+        place, what = first_wrong(error)
+        raise OperatorError(f"{place or 'query'}: {what}") from None
 
 
 class Desk:

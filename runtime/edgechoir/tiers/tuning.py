@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgechoir.bundle.load import Bundle
 from edgechoir.config.tiers import CloudConfig
-from edgechoir.errors import LocalError, OperatorError
+from edgechoir.errors import LocalError, OperatorError, first_wrong
 from edgechoir.learning.search import Placed, Score, Trial, halving, planned
 from edgechoir.rounds.schedule import Anew, now_as
 from edgechoir.tiers.aggregator import AggregatorTier
@@ -87,9 +87,8 @@ def with_settings(config: CloudConfig, candidate: Candidate) -> CloudConfig:
             {**values, "rounds": rounds, "training": training, "rule": rule}
         )
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise OperatorError(f"trial {candidate.title()!r}: {place} {first['msg']}") from None
+        place, what = first_wrong(error)
+        raise OperatorError(f"trial {candidate.title()!r}: {place} {what}") from None
     for one in (config.rule, tried.rule):
         if not one.ALIKE:
             raise OperatorError(
@@ -216,9 +215,8 @@ def _read(request: Mapping[str, Any]) -> Request:
     try:
         return Request.model_validate(request)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise OperatorError(f"{place or 'tune'}: {first['msg']}") from None
+        place, what = first_wrong(error)
+        raise OperatorError(f"{place or 'tune'}: {what}") from None
 
 
 def _row(placed: Placed, candidates: tuple[Candidate, ...]) -> dict[str, Any]:
