@@ -17,7 +17,7 @@ import numpy as np
 
 from edgechoir.errors import BadUpdate
 from edgechoir.learning.fixed_point import CLIPS, Total
-from edgechoir.learning.rules.rule import Rule
+from edgechoir.learning.rules.rule import Around, Rule
 from edgechoir.learning.sketch import ROTATE, SEED, SHARE, Sketch
 from edgechoir.learning.state import State
 from edgechoir.learning.task import TRAIN, Task
@@ -29,11 +29,10 @@ FACTOR: Final = "compressed"
 
 
 @dataclass(frozen=True, slots=True)
-class Compressed:
+class Compressed(Around):
     """`inner` on updates that are rotated or thinned out by a seed that changes each round;
     `factor` is what the clip has become, in units of the one that was configured."""
 
-    inner: Rule
     seed: int = 0
     rotate: bool = False
     sent_share: float = 1.0
@@ -44,15 +43,6 @@ class Compressed:
     def sketch(self) -> Sketch:
         """That of the next round."""
         return Sketch(self.seed, self.rotate, self.sent_share)
-
-    @property
-    def apart(self) -> bool:
-        """The inner rule's."""
-        return self.inner.apart
-
-    def lacking(self, members: int) -> str:
-        """The inner rule's."""
-        return self.inner.lacking(members)
 
     def task(self) -> Task:
         """The inner rule's training, with the form of the updates."""
@@ -71,10 +61,6 @@ class Compressed:
         clip, most = self.inner.weighing(clip, max_samples, dimension, devices, bits)
         return min(max(clip * self.factor, CLIPS[0]), clip), most
 
-    def report(self, total: Total) -> Total:
-        """The inner rule's."""
-        return self.inner.report(total)
-
     def following(self, state: State, total: Total) -> tuple[Self, State]:
         """The inner rule on what the sketch says. Raises BadUpdate."""
         delta = self.sketch.open(total.delta, self.inner.coordinates(len(state.weights)))
@@ -83,10 +69,6 @@ class Compressed:
         if wished := self.clipped_share:
             factor *= (max(total.clipped_share, LEAST * wished) / wished) ** GAIN
         return replace(self, inner=inner, seed=self.seed + 1, factor=min(factor, 1.0)), state
-
-    def over(self) -> str:
-        """The inner rule's."""
-        return self.inner.over()
 
     def remember(self) -> Mapping[str, Floats]:
         """The inner rule's, and the clip."""

@@ -17,21 +17,20 @@ from edgechoir.learning.fixed_point import Total
 from edgechoir.learning.privacy.budget import epsilon
 from edgechoir.learning.privacy.clipping import next_bound
 from edgechoir.learning.privacy.terms import BOUND, EXTRAS, NOISE, Terms, open_mean
-from edgechoir.learning.rules.rule import Rule
+from edgechoir.learning.rules.rule import Around, Rule
 from edgechoir.learning.state import State
 from edgechoir.learning.task import TRAIN, Task
 from edgechoir.types import Floats
 
 
 @dataclass(frozen=True, slots=True)
-class Private:
+class Private(Around):
     """`inner` under noise `z`, from the norm `bound` on; `spent` is rho, the cost so far.
 
     `quantile` of the updates shall lie within the bound, which follows at `rate` (0: it stays). The
     bound grows up to `max_bound`. The run ends before epsilon at `delta` exceeds `max_epsilon`.
     """
 
-    inner: Rule
     z: float
     bound: float
     quantile: float = 0.5
@@ -49,15 +48,6 @@ class Private:
     @property
     def _terms(self) -> Terms:
         return Terms(self.bound, self.z)
-
-    @property
-    def apart(self) -> bool:
-        """As the inner rule."""
-        return self.inner.apart
-
-    def lacking(self, members: int) -> str:
-        """As the inner rule."""
-        return self.inner.lacking(members)
 
     def task(self) -> Task:
         """The inner rule's training, with what the noise shall be."""

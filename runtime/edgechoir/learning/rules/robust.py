@@ -16,10 +16,10 @@ from edgechoir.errors import BadUpdate
 from edgechoir.learning.fixed_point import Total
 from edgechoir.learning.rules.krum import krum
 from edgechoir.learning.rules.median import median
-from edgechoir.learning.rules.rule import Rule
+from edgechoir.learning.rules.rule import Around, Rule
 from edgechoir.learning.rules.trimmed_mean import trimmed_mean
 from edgechoir.learning.state import State
-from edgechoir.learning.task import TRAIN, Task
+from edgechoir.learning.task import TRAIN
 from edgechoir.types import Floats
 
 Estimate = Literal["median", "trimmed-mean", "krum"]
@@ -27,13 +27,12 @@ ROUNDING: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Robust:
+class Robust(Around):
     """`inner` on an estimate that up to `bad_share` of the cohorts, rounded up, cannot spoil.
 
     `keep` cohorts are in Krum's mean, 0: as many as it allows; `weighted`: by their samples.
     """
 
-    inner: Rule
     estimate: Estimate = "median"
     bad_share: float = 0.2
     keep: int = 0
@@ -77,40 +76,10 @@ class Robust:
                 found = krum(updates, weights, bad, min(self.keep or most, most))
         return found.astype(np.float32)
 
-    def task(self) -> Task:
-        """The inner rule's."""
-        return self.inner.task()
-
-    def coordinates(self, d: int) -> int:
-        """The inner rule's."""
-        return self.inner.coordinates(d)
-
-    def weighing(
-        self, clip: float, max_samples: int, dimension: int, devices: int, bits: int
-    ) -> tuple[float, int]:
-        """The inner rule's."""
-        return self.inner.weighing(clip, max_samples, dimension, devices, bits)
-
-    def report(self, total: Total) -> Total:
-        """The inner rule's."""
-        return self.inner.report(total)
-
     def following(self, state: State, total: Total) -> tuple[Self, State]:
         """The inner rule on the estimate. Raises BadUpdate."""
         inner, state = self.inner.following(state, replace(total, delta=self.of(total)))
         return replace(self, inner=inner), state
-
-    def over(self) -> str:
-        """The inner rule's."""
-        return self.inner.over()
-
-    def remember(self) -> Mapping[str, Floats]:
-        """The inner rule's."""
-        return self.inner.remember()
-
-    def recall(self, memory: Mapping[str, Floats]) -> Self:
-        """The inner rule's."""
-        return replace(self, inner=self.inner.recall(memory))
 
 
 def make_robust(inner: Rule, options: Mapping[str, Any]) -> Robust:

@@ -6,7 +6,7 @@ nothing else, so it works on masked sums through any number of tiers.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
 import numpy as np
@@ -103,6 +103,52 @@ class Training(Plain):
     def coordinates(self, d: int) -> int:
         """One for each parameter."""
         return d
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What the rules have in common that stand around another one, `inner`: all is as with it."""
+
+    inner: Rule
+
+    @property
+    def apart(self) -> bool:
+        """The inner rule's."""
+        return self.inner.apart
+
+    def lacking(self, members: int) -> str:
+        """The inner rule's."""
+        return self.inner.lacking(members)
+
+    def task(self) -> Task:
+        """The inner rule's."""
+        return self.inner.task()
+
+    def coordinates(self, d: int) -> int:
+        """The inner rule's."""
+        return self.inner.coordinates(d)
+
+    def weighing(
+        self, clip: float, max_samples: int, dimension: int, devices: int, bits: int
+    ) -> tuple[float, int]:
+        """The inner rule's."""
+        return self.inner.weighing(clip, max_samples, dimension, devices, bits)
+
+    def report(self, total: Total) -> Total:
+        """The inner rule's."""
+        return self.inner.report(total)
+
+    def over(self) -> str:
+        """The inner rule's."""
+        return self.inner.over()
+
+    def remember(self) -> Mapping[str, Floats]:
+        """The inner rule's."""
+        return self.inner.remember()
+
+    def recall(self, memory: Mapping[str, Floats]) -> Self:
+        """With the inner rule's memory."""
+        return replace(self, inner=self.inner.recall(memory))
 
 
 def finite(weights: Floats | Doubles, step: Floats | Doubles | float = 0.0) -> Floats:
