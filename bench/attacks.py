@@ -24,7 +24,7 @@ from bench.arena import Arena, Rows
 from bench.figures import Figure
 from bench.inversion import Gain, by_division, by_search, gain, with_traps
 from bench.membership import Power, by_likelihood, by_sequence, confidence, power
-from bench.problems import DATA, available, problem
+from bench.problems import DATA, available, missing, problem
 from edgechoir import wire
 from edgechoir.bundle.build import build_bundle
 from edgechoir.bundle.load import Bundle
@@ -407,8 +407,7 @@ def main() -> int:
     names = options.names or NAMES
     if set(names) - set(NAMES):
         parser.error(f"no such set; there are {', '.join(NAMES)}")
-    if not available():
-        print(f"no data sets in {DATA}: set EDGECHOIR_DATA to where they are", file=sys.stderr)
+    if missing():
         return 2
     torch.set_num_threads(1)
     began = time.monotonic()

@@ -19,7 +19,7 @@ import torch
 from bench.arena import Arena
 from bench.figures import between
 from bench.learning import RECIPES, bundle_of, outputs_of
-from bench.problems import DATA, Problem, available, problem
+from bench.problems import Problem, missing, problem
 from edgechoir.learning.rules.choose import make_rule
 from edgechoir.learning.rules.compressed import make_compressed
 
@@ -92,8 +92,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):
         parser.error(f"no problem {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    if not available():
-        print(f"no data sets in {DATA}: set EDGECHOIR_DATA to where they are", file=sys.stderr)
+    if missing():
         return 2
     torch.set_num_threads(1)
     lines = [

@@ -22,7 +22,7 @@ import torch
 
 from bench.arena import Arena, Rows
 from bench.figures import Figure
-from bench.problems import DATA, PROBLEMS, Problem, available, for_choosing, problem
+from bench.problems import DATA, PROBLEMS, Problem, available, for_choosing, missing, problem
 from edgechoir.bundle.build import build_bundle
 from edgechoir.bundle.load import Bundle
 from edgechoir.learning.rates import Rates, Shape
@@ -357,8 +357,7 @@ def main() -> int:
     unknown = set(options.names) - set(PROBLEMS)
     if unknown:
         parser.error(f"no problem {', '.join(sorted(unknown))}; there are {', '.join(PROBLEMS)}")
-    if not available():
-        print(f"no data sets in {DATA}: set EDGECHOIR_DATA to where they are", file=sys.stderr)
+    if missing():
         return 2
     torch.set_num_threads(1)
     names = options.names or list(PROBLEMS)

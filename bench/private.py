@@ -23,7 +23,7 @@ import torch
 from bench.arena import Arena, Rows
 from bench.attacks import unaccounted
 from bench.figures import Figure
-from bench.problems import DATA, available, problem
+from bench.problems import DATA, available, missing, problem
 from edgechoir.bundle.build import build_bundle
 from edgechoir.bundle.load import Bundle
 from edgechoir.learning.privacy.budget import epsilon
@@ -167,8 +167,7 @@ def main() -> int:
     options = parser.parse_args()
     if set(options.names) - set(NAMES):
         parser.error(f"no such trial; there are {', '.join(NAMES)}")
-    if not available():
-        print(f"no data sets in {DATA}: set EDGECHOIR_DATA to where they are", file=sys.stderr)
+    if missing():
         return 2
     torch.set_num_threads(1)
     began = time.monotonic()

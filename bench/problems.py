@@ -6,6 +6,7 @@ missing nothing is measured.
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +45,14 @@ class Problem:
 def available() -> bool:
     """Are the sets there?"""
     return (DATA / "load.py").is_file()
+
+
+def missing() -> bool:
+    """Are they not? Then say where they are looked for."""
+    if available():
+        return False
+    print(f"no data sets in {DATA}: set EDGECHOIR_DATA to where they are", file=sys.stderr)
+    return True
 
 
 def problem(name: str) -> Problem:

@@ -10,7 +10,7 @@ import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -335,6 +335,12 @@ class Federation:
 
     async def run_device(self, config: DeviceConfig) -> None:
         await run_device(config, self.open_link)
+
+    def start(self, running: Running, cloud: CloudConfig, devices: Sequence[DeviceConfig]) -> None:
+        """A cloud and the devices beneath it."""
+        running.start("cloud", self.aggregator(cloud))
+        for config in devices:
+            running.start(str(config.member), self.run_device(config))
 
     def cut(self, member: str) -> None:
         self.broker.cut(self._links[member])

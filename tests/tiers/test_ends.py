@@ -91,9 +91,7 @@ def test_a_regression_reports_its_rmse_and_ends_at_its_target(federation: Federa
             update={"clip": 5.0},
         )
         async with federation.running() as running:
-            running.start("cloud", federation.aggregator(cloud))
-            for config in members:
-                running.start(str(config.member), federation.run_device(config))
+            federation.start(running, cloud, members)
             await ended(running)
             first, last = running.done[0], running.done[-1]
             assert first.rmse is not None
@@ -131,9 +129,7 @@ def test_the_best_version_is_released_and_its_measures_are_kept(federation: Fede
         )
         members = pictures(federation)
         async with federation.running() as running:
-            running.start("cloud", federation.aggregator(cloud))
-            for config in members:
-                running.start(str(config.member), federation.run_device(config))
+            federation.start(running, cloud, members)
             await ended(running)
             await holding(running, 4)
         with closing(versions_of(cloud.state, load_bundle(federation.bundle))) as versions:
@@ -166,9 +162,7 @@ def test_a_run_that_diverges_is_noticed_and_goes_back(
         )
         members = pictures(federation)
         async with federation.running() as running:
-            running.start("cloud", federation.aggregator(cloud))
-            for config in members:
-                running.start(str(config.member), federation.run_device(config))
+            federation.start(running, cloud, members)
             await running.seen.until(
                 lambda seen: any(m.outcome == "diverged" for m in seen.rounds), TREE_S, "diverged"
             )

@@ -101,9 +101,7 @@ def test_two_models_of_different_shape_learn_each_others_classes(federation: Fed
             for i, (labels, bundle) in enumerate(zip(halves, bundles, strict=True), 1)
         ]
         async with federation.running() as running:
-            running.start("cloud", federation.aggregator(cloud))
-            for config in members:
-                running.start(str(config.member), federation.run_device(config))
+            federation.start(running, cloud, members)
             await ended(running)
             assert [metrics.outcome for metrics in running.seen.rounds] == ["done"] * 8
             await running.until(
@@ -152,9 +150,7 @@ def test_under_ditto_a_device_unlike_the_others_answers_with_its_own_model(
         other_x, other_y = pictures(2, tuple(range(10)))
         members = [device(federation, 1, x, y), device(federation, 2, other_x, 9 - other_y)]
         async with federation.running() as running:
-            running.start("cloud", federation.aggregator(cloud))
-            for config in members:
-                running.start(str(config.member), federation.run_device(config))
+            federation.start(running, cloud, members)
             await ended(running)
             await running.until(
                 lambda seen: all(

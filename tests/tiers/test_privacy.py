@@ -60,9 +60,7 @@ def test_the_run_ends_at_the_cap_and_each_device_has_counted_the_same(
         careful = {"require": True, "max_epsilon": 100.0}
         members = [device(federation, "dev-1", **careful), device(federation, "dev-2")]
         async with federation.running() as running:
-            running.start("cloud", federation.aggregator(cloud))
-            for config in members:
-                running.start(str(config.member), federation.run_device(config))
+            federation.start(running, cloud, members)
             await running.seen.until(
                 lambda seen: any(m.final for m in seen.rounds), TREE_S, "the end"
             )
@@ -85,9 +83,7 @@ def test_a_device_whose_owner_requires_noise_says_no_to_a_round_without(
         careful = {"require": True, "max_epsilon": 100.0}
         members = [device(federation, "dev-1", **careful), device(federation, "dev-2")]
         async with federation.running() as running:
-            running.start("cloud", federation.aggregator(cloud))
-            for config in members:
-                running.start(str(config.member), federation.run_device(config))
+            federation.start(running, cloud, members)
             await running.seen.until(
                 lambda seen: any("without noise" in (m.reason or "") for m in seen.rounds),
                 TREE_S,
@@ -104,9 +100,7 @@ def test_a_device_at_its_own_cap_takes_no_part_any_more(federation: Federation) 
         cloud = federation.cloud(2, 1000, deadline=30.0, privacy={"noise": 1.0})
         members = [device(federation, "dev-1", max_epsilon=7.0), device(federation, "dev-2")]
         async with federation.running() as running:
-            running.start("cloud", federation.aggregator(cloud))
-            for config in members:
-                running.start(str(config.member), federation.run_device(config))
+            federation.start(running, cloud, members)
             await running.seen.until(
                 lambda seen: any("owner allows 7" in (m.reason or "") for m in seen.rounds),
                 TREE_S,
@@ -129,9 +123,7 @@ def test_a_device_that_trains_with_dp_sgd_counts_its_rows_and_stops_at_its_cap(
         careful = {"example_clip": 1.0, "example_noise": 1.5, "example_max_epsilon": 12.0}
         members = [device(federation, "dev-1", **careful), device(federation, "dev-2")]
         async with federation.running() as running:
-            running.start("cloud", federation.aggregator(cloud))
-            for config in members:
-                running.start(str(config.member), federation.run_device(config))
+            federation.start(running, cloud, members)
             await running.seen.until(
                 lambda seen: any("owner allows 12" in (m.reason or "") for m in seen.rounds),
                 TREE_S,

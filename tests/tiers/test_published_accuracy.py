@@ -83,9 +83,7 @@ def test_a_device_shows_its_own_accuracy_only_where_its_owner_says_so(
     async def trial() -> None:
         members = [device(federation, "dev-1", True), device(federation, "dev-2", False)]
         async with federation.running() as running:
-            running.start("cloud", federation.aggregator(federation.cloud(2, 2, deadline=30.0)))
-            for config in members:
-                running.start(str(config.member), federation.run_device(config))
+            federation.start(running, federation.cloud(2, 2, deadline=30.0), members)
             await running.seen.until(
                 lambda seen: (
                     all(
@@ -114,9 +112,7 @@ def test_in_a_round_with_noise_no_device_shows_its_accuracy(federation: Federati
         members = [device(federation, f"dev-{i}", True) for i in (1, 2)]
         cloud = federation.cloud(2, 2, deadline=30.0, privacy={"noise": 1.0})
         async with federation.running() as running:
-            running.start("cloud", federation.aggregator(cloud))
-            for config in members:
-                running.start(str(config.member), federation.run_device(config))
+            federation.start(running, cloud, members)
             await running.seen.until(
                 lambda seen: all(
                     name in seen.statuses

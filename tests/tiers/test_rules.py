@@ -67,9 +67,7 @@ async def run(
         federation.running() as running,
         federation.overheard("dev-1", "edgechoir/v1/alps/cloud/cloud/down/dev-1") as heard,
     ):
-        running.start("cloud", federation.aggregator(cloud))
-        for config in members:
-            running.start(str(config.member), federation.run_device(config))
+        federation.start(running, cloud, members)
         await running.seen.until(lambda seen: any(m.final for m in seen.rounds), TREE_S, "the end")
         await running.until(
             lambda seen: all(
